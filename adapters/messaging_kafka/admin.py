@@ -1,0 +1,346 @@
+"""Questions and orders to the cluster, with deadlines and our errors."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
+
+from messaging.errors import AuthenticationFailed, BrokerUnavailable, DestinationNotFound, MessagingError, TopologyError
+
+from .errors import translate
+from .options import KafkaOptions
+
+T = TypeVar("T")
+
+DEFAULT_LIMIT = 1_048_588
+"""Kafka's default `message.max.bytes`."""
+
+RECORD_OVERHEAD = 512
+"""What a record batch adds around one message, bytes, rounded up generously."""
+
+_MOVING = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+"""A partition that is just made, or whose broker just left: asked again a moment later."""
+
+Offsets = dict[int, int]
+"""An offset a partition."""
+
+
+class Admin:
+    """The AdminClient, waited for. Every method from any thread; each bounded by `timeout` seconds.
+
+    `_lock` guards `_refusal` and `_limits`.
+    """
+
+    def __init__(self, options: KafkaOptions, timeout: float = 15.0) -> None:
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._refusal: KafkaError | None = None
+        self._limits: dict[str, int] = {}
+        self.default_limit = DEFAULT_LIMIT - RECORD_OVERHEAD
+        try:
+            self.client = AdminClient(options.client(error_cb=self._on_error, allow_auto_create_topics=False))
+        except KafkaException as error:
+            raise translate(error, "kafka config") from error
+
+    def connect(self, where: str, timeout: float) -> None:
+        """Waits for a broker. Raises BrokerUnavailable or AuthenticationFailed within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            self._refusal = None
+        while True:
+            remaining = deadline - time.monotonic()
+            try:
+                # One topic only: a cluster may have thousands. Short turns, because a refusal comes by callback.
+                self.client.list_topics("__consumer_offsets", timeout=max(min(remaining, 1.0), 0.05))
+                return
+            except KafkaException as error:
+                self.client.poll(0)
+                with self._lock:
+                    refusal = self._refusal
+                if refusal is not None:
+                    raise AuthenticationFailed(f"{where} refused the credentials: {refusal.str()}") from error
+                translated = translate(error, where, BrokerUnavailable)
+                if not isinstance(translated, BrokerUnavailable):
+                    raise translated from error
+                if deadline <= time.monotonic():
+                    raise BrokerUnavailable(
+                        f"no Kafka broker at {where} answered within {timeout:g} s ({error.args[0].str()}); "
+                        "check the address, and that the brokers advertise one that is reached from here"
+                    ) from error
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
+            with self._lock:
+                self._refusal = error
+
+    def partitions(self, topics: Iterable[str]) -> dict[str, int | None]:
+        """How many partitions each topic has, None for one that is missing."""
+        names = list(topics)
+        if not names:
+            return {}
+        found: dict[str, int | None] = {}
+        futures = self._call(lambda: self.client.describe_topics(TopicCollection(names), request_timeout=self._timeout))
+        for name, future in futures.items():
+            try:
+                found[name] = len(self._result(future, f"topic {name!r}").partitions)
+            except DestinationNotFound:
+                found[name] = None
+        return found
+
+    def require(self, topic: str) -> int:
+        """How many partitions `topic` has. Raises DestinationNotFound."""
+        count = self.partitions([topic])[topic]
+        if count is None:
+            raise DestinationNotFound(f"topic {topic!r} does not exist: declare it with create=True")
+        return count
+
+    def topic_id(self, topic: str) -> Any:
+        """The topic's id: it changes when a topic is deleted and made again."""
+        futures = self._call(
+            lambda: self.client.describe_topics(TopicCollection([topic]), request_timeout=self._timeout)
+        )
+        return self._result(futures[topic], f"topic {topic!r}").topic_id
+
+    def learn_limit(self, topic: str, timeout: float) -> None:
+        """Checks that `topic` exists and learns how large a message it takes. Raises DestinationNotFound."""
+        futures = self._call(lambda: self.client.describe_topics(TopicCollection([topic]), request_timeout=timeout))
+        try:
+            self._result(futures[topic], f"topic {topic!r}", timeout)
+        except DestinationNotFound as error:
+            raise DestinationNotFound(
+                f"publish to {topic!r}: there is no such topic; declare it with create=True. Nothing was sent"
+            ) from error
+        try:
+            text = self.config(ResourceType.TOPIC, topic).get("max.message.bytes")
+        except MessagingError:
+            text = None  # the right to publish does not include the right to read settings
+        if text and text.isdigit():
+            with self._lock:
+                self._limits[topic] = int(text) - RECORD_OVERHEAD
+
+    def limit(self, topic: str) -> int:
+        """Bytes of key, headers and body that `topic` takes; the cluster's default while unknown."""
+        return self._limits.get(topic, self.default_limit)
+
+    def create(self, topic: str, partitions: int, replication: int, config: Mapping[str, str]) -> bool:
+        """Creates a topic and waits until every partition has a leader. Returns False when it was there already."""
+        made = True
+        new = NewTopic(topic, num_partitions=partitions, replication_factor=replication, config=dict(config))
+        futures = self._call(lambda: self.client.create_topics([new], request_timeout=self._timeout))
+        try:
+            self._result(futures[topic], f"create topic {topic!r}", default=TopologyError)
+        except MessagingError as error:
+            if _code(error) != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+            made = False
+        self._until(lambda: self._has_leaders(topic), f"topic {topic!r} was created but is not served")
+        return made
+
+    def grow(self, topic: str, partitions: int) -> None:
+        """Raises the number of partitions; somebody else having done so already is fine."""
+        futures = self._call(lambda: self.client.create_partitions([NewPartitions(topic, partitions)]))
+        try:
+            self._result(futures[topic], f"grow topic {topic!r} to {partitions} partitions", default=TopologyError)
+        except TopologyError:
+            if (self.partitions([topic])[topic] or 0) < partitions:
+                raise
+        self._until(
+            lambda: (self.partitions([topic])[topic] or 0) >= partitions and self._has_leaders(topic),
+            f"topic {topic!r} did not grow to {partitions} partitions",
+        )
+
+    def _has_leaders(self, topic: str) -> bool:
+        try:
+            metadata = self.client.list_topics(topic, timeout=self._timeout).topics[topic]
+        except KafkaException as error:
+            raise translate(error, f"topic {topic!r}") from error
+        return metadata.error is None and all(p.leader >= 0 for p in metadata.partitions.values())
+
+    def delete_topics(self, topics: Iterable[str]) -> None:
+        """Deletes topics and waits until they are gone. Missing ones are no error."""
+        names = list(topics)
+        if not names:
+            return
+        for name, future in self._call(lambda: self.client.delete_topics(names)).items():
+            try:
+                self._result(future, f"delete topic {name!r}")
+            except DestinationNotFound:
+                pass
+            with self._lock:
+                self._limits.pop(name, None)
+        self._until(lambda: not any(self.partitions(names).values()), f"topics {names} were not deleted")
+
+    def delete_groups(self, groups: Iterable[str]) -> None:
+        """Deletes consumer groups. Missing ones and ones with members (their topics are gone anyway) are no error."""
+        names = list(groups)
+        if not names:
+            return
+        for name, future in self._call(lambda: self.client.delete_consumer_groups(names)).items():
+            try:
+                self._result(future, f"delete group {name!r}")
+            except MessagingError as error:
+                if _code(error) not in (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.NON_EMPTY_GROUP):
+                    raise
+
+    def committed(self, group: str, topic: str) -> Offsets:
+        """What `group` has committed of `topic`; empty when nothing, or there is no such group."""
+        return {p.partition: p.offset for p in self._committed(group, topic)}
+
+    def commit_marks(self, group: str, topic: str) -> set[str]:
+        """The texts that were committed beside the offsets of `group`; empty when nothing is committed."""
+        return {p.metadata or "" for p in self._committed(group, topic)}
+
+    def _committed(self, group: str, topic: str) -> list[TopicPartition]:
+        request = [ConsumerGroupTopicPartitions(group)]
+        future = self._call(lambda: self.client.list_consumer_group_offsets(request))[group]
+        try:
+            found = self._result(future, f"offsets of group {group!r}")
+        except MessagingError as error:
+            if _code(error) == KafkaError.GROUP_ID_NOT_FOUND:
+                return []
+            raise
+        return [p for p in found.topic_partitions or () if p.topic == topic and p.offset >= 0]
+
+    def commit(self, group: str, topic: str, offsets: Offsets, mark: str) -> bool:
+        """Commits for a group without members. Returns False when it has some: then it is theirs to commit."""
+        partitions = [TopicPartition(topic, p, o, mark) for p, o in offsets.items()]
+        request = [ConsumerGroupTopicPartitions(group, partitions)]
+        future = self._call(lambda: self.client.alter_consumer_group_offsets(request))[group]
+        try:
+            result = self._result(future, f"commit offsets of group {group!r}")
+        except MessagingError as error:
+            if _code(error) in (
+                KafkaError.UNKNOWN_MEMBER_ID,
+                KafkaError.NON_EMPTY_GROUP,
+                KafkaError.GROUP_ID_NOT_FOUND,
+            ):
+                return False
+            raise
+        for partition in result.topic_partitions:
+            if partition.error is not None:
+                if partition.error.code() in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP):
+                    return False
+                raise translate(partition.error, f"commit offsets of group {group!r}")
+        return True
+
+    def offsets(self, topic: str, spec: OffsetSpec, count: int | None = None) -> Offsets:
+        """The offset that `spec` means (earliest, latest, at a time) in each partition."""
+        left = set(range(self.require(topic) if count is None else count))
+        found: Offsets = {}
+
+        def ask() -> bool:
+            request = {TopicPartition(topic, p): spec for p in left}
+            futures = self._call(lambda: self.client.list_offsets(request, request_timeout=self._timeout))
+            for partition, future in futures.items():
+                try:
+                    found[partition.partition] = self._result(future, f"offsets of topic {topic!r}").offset
+                    left.discard(partition.partition)
+                except MessagingError as error:
+                    if _code(error) not in _MOVING:
+                        raise
+            return not left
+
+        self._until(ask, f"topic {topic!r} has partitions without a leader")
+        return found
+
+    def ends(self, topic: str) -> Offsets:
+        return self.offsets(topic, OffsetSpec.latest())
+
+    def delete_records(self, topic: str, before: Offsets) -> None:
+        """Deletes every record below the given offsets."""
+        partitions = [TopicPartition(topic, p, o) for p, o in before.items()]
+
+        def ask() -> bool:
+            moving = False
+            for future in self._call(lambda: self.client.delete_records(partitions)).values():
+                try:
+                    self._result(future, f"purge topic {topic!r}")
+                except MessagingError as error:
+                    if _code(error) not in _MOVING:
+                        raise
+                    moving = True
+            return not moving
+
+        self._until(ask, f"topic {topic!r} has partitions without a leader")
+
+    def config(self, kind: ResourceType, name: str) -> dict[str, str | None]:
+        """The settings of a topic, broker or group."""
+        futures = self._call(
+            lambda: self.client.describe_configs([ConfigResource(kind, name)], request_timeout=self._timeout)
+        )
+        (future,) = futures.values()
+        return {key: entry.value for key, entry in self._result(future, f"settings of {name!r}").items()}
+
+    def configure(self, kind: ResourceType, name: str, settings: Mapping[str, str | None]) -> None:
+        """Changes settings of a topic, broker or group, None to the default; the others stay."""
+        entries = [
+            ConfigEntry(
+                key, value, incremental_operation=AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
+            )
+            for key, value in settings.items()
+        ]
+        resource = ConfigResource(kind, name, incremental_configs=entries)
+        (future,) = self._call(lambda: self.client.incremental_alter_configs([resource])).values()
+        self._result(future, f"settings of {name!r}", default=TopologyError)
+
+    def a_broker(self) -> str:
+        """The id of any broker."""
+        try:
+            return str(next(iter(self.client.list_topics("__consumer_offsets", timeout=self._timeout).brokers)))
+        except KafkaException as error:
+            raise translate(error, "list brokers") from error
+
+    def _call(self, call: Callable[[], T]) -> T:
+        self.client.poll(0)  # hands on the log lines that have come meanwhile
+        try:
+            return call()
+        except KafkaException as error:
+            raise translate(error, "kafka admin request") from error
+
+    def _result(
+        self,
+        future: Future[T],
+        what: str,
+        timeout: float | None = None,
+        default: type[MessagingError] = MessagingError,
+    ) -> T:
+        try:
+            return future.result((self._timeout if timeout is None else timeout) + 1.0)
+        except KafkaException as error:
+            raise translate(error, what, default) from error
+        except TimeoutError as error:
+            raise BrokerUnavailable(f"{what}: no answer within {self._timeout:g} s") from error
+
+    def _until(self, ready: Callable[[], bool], otherwise: str) -> None:
+        deadline = time.monotonic() + self._timeout
+        pause = threading.Event()
+        while not ready():
+            if time.monotonic() >= deadline:
+                raise BrokerUnavailable(f"{otherwise} after {self._timeout:g} s")
+            pause.wait(0.05)  # between two questions to the cluster
+
+
+def _code(error: MessagingError) -> int | None:
+    cause = error.__cause__
+    return cause.args[0].code() if isinstance(cause, KafkaException) and isinstance(cause.args[0], KafkaError) else None

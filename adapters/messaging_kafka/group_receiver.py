@@ -1,0 +1,210 @@
+"""A receiver on a consumer group: subscriptions, ordered queues, and every queue below Kafka 4.2."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from threading import Event, Lock
+from typing import Any
+
+from messaging.buffer import DeliveryBuffer
+from messaging.dead_letter import dead_letter_copy
+from messaging.delivery import Delivery
+from messaging.driver import Outgoing, Receiver, Replay
+from messaging.errors import (
+    BrokerUnavailable,
+    Closed,
+    MessagingError,
+    SettleFailed,
+    TopologyError,
+    UnsupportedCapability,
+)
+from messaging.options import ConsumerOptions
+from messaging.topology import Source
+
+from .admin import Admin
+from .group_loop import GroupLoop
+from .groups import lag_of, replay_positions
+from .sender import KafkaSender
+
+log = logging.getLogger(__name__)
+
+AHEAD = 1000
+"""Records read ahead of what may be handed out (`prefetch`), as the client itself does: nobody else could have them."""
+RETRY_COPY = 1.0
+"""Seconds until a message whose dead-letter copy was not confirmed is delivered again."""
+
+
+class GroupReceiver(Receiver):
+    """Hands out what its GroupLoop reads. Threads: as `Receiver`; `_lock` guards `_closed` and the loop's `copying`.
+
+    ack appends to the loop's deque. nack puts a new delivery of the same record into the buffer: it stays unsettled in
+    the tracker, so nothing is committed past it and everything else goes on. reject publishes a copy and settles the
+    record once that is confirmed; else it is delivered again.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        options: ConsumerOptions,
+        config: dict[str, Any],
+        group: str,
+        admin: Admin,
+        copies: KafkaSender,
+        on_close: Callable[[Any], None],
+    ) -> None:
+        self.source = source
+        self.group = group
+        self._admin = admin
+        self._copies = copies
+        self._on_close = on_close
+        self._topic = source.destination.name
+        self._buffer = DeliveryBuffer()
+        self._prefetch = options.prefetch
+        self._enough = (options.prefetch + AHEAD) // 4
+        self._lock = Lock()
+        self._closed = False
+        self._loop = GroupLoop(config, self._topic, source, self, self._buffer, options.prefetch + AHEAD, admin)
+        self._settled = self._loop.settled
+        self._loop.start()
+
+    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
+        loop = self._loop
+        if self._closed:
+            raise Closed(f"the consumer of {self.source} is closed")
+        if loop.waiting and self._settled:
+            loop.wake()
+        room = self._room()
+        if room <= 0:
+            deadline = time.monotonic() + timeout
+            room = self._wait_for_room(deadline)
+            if room <= 0:
+                return []
+            timeout = max(deadline - time.monotonic(), 0.0)
+        deliveries = self._buffer.take(min(max_messages, room), timeout)
+        if not deliveries and loop.failure is not None:
+            raise loop.failure
+        return deliveries
+
+    def _room(self) -> int:
+        # What waits in the buffer is not handed out; what is in `settled` is not drained yet.
+        return self._prefetch - (self._loop.held - len(self._buffer) - len(self._settled))
+
+    def _wait_for_room(self, deadline: float) -> int:
+        """At the prefetch mark: waits for a settlement by another thread."""
+        loop = self._loop
+        loop.at_mark = True
+        try:
+            while (room := self._room()) <= 0 and not self._closed and (left := deadline - time.monotonic()) > 0:
+                loop.progress.wait(min(left, 0.05))
+                loop.progress.clear()
+            return room
+        finally:
+            loop.at_mark = False
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        if self._closed:
+            raise Closed(f"the consumer of {self.source} is closed: the message is delivered again")
+        settled, loop = self._settled, self._loop
+        settled.extend(deliveries)
+        if loop.at_mark:
+            loop.progress.set()
+        if loop.waiting and (len(settled) >= self._enough or not len(self._buffer)):
+            loop.wake()
+
+    def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
+        if self._closed:
+            raise Closed(f"the consumer of {self.source} is closed: the message is delivered again")
+        for delivery in deliveries:
+            if self.is_live(delivery):
+                self._buffer.put_later(delivery.again(), delay)
+        self._loop.progress.set()
+
+    def reject(self, deliveries: Sequence[Delivery], reason: str) -> None:
+        queue = self.source.dead_letter
+        if queue is None:
+            for delivery in deliveries:
+                log.warning("%s has no dead-letter queue: %s is discarded (%s)", self.source, delivery.id, reason)
+            self.ack(deliveries)
+            return
+        if self._closed:
+            raise Closed(f"the consumer of {self.source} is closed: the message is delivered again")
+        for delivery in deliveries:
+            if not self.is_live(delivery):
+                continue
+            self._copying(1)
+            done = partial(self._copied, delivery)
+            try:
+                self._copies.send([dead_letter_copy(delivery, reason)], Outgoing(queue), done)
+            except MessagingError as error:
+                done(0, error)
+
+    def _copied(self, delivery: Delivery, _index: int, error: MessagingError | None) -> None:
+        if error is None:
+            self._settled.append(delivery)
+        else:
+            failed = SettleFailed(f"{self.source}: {delivery.id} is not in the dead-letter queue and stays: {error}")
+            failed.__cause__ = error
+            self._buffer.fail(failed)
+            self._buffer.put_later(delivery.again(), RETRY_COPY)
+        self._copying(-1)
+        self._loop.wake()
+
+    def _copying(self, change: int) -> None:
+        with self._lock:
+            self._loop.copying += change
+
+    def extend(self, delivery: Delivery, seconds: float) -> None:
+        raise UnsupportedCapability("kafka has no leases: a message stays with its consumer while that lives")
+
+    def is_live(self, delivery: Delivery) -> bool:
+        return bool(delivery.tracker.alive)  # type: ignore[attr-defined]
+
+    def pause(self) -> None:
+        self._loop.call(lambda: self._loop.set_paused(True), 5.0)
+
+    def resume(self) -> None:
+        self._loop.call(lambda: self._loop.set_paused(False), 5.0)
+
+    def lag(self) -> int:
+        try:
+            self._loop.flush(2.0)
+        except MessagingError:
+            pass  # then the answer is what the broker knows
+        return lag_of(self._admin, self.group, self._topic)
+
+    def replay(self, since: Replay) -> None:
+        """Goes back in the partitions that this consumer holds; other members of the group keep their places.
+
+        Raises TopologyError for a partition that does not exist or is held by another member.
+        """
+        positions = replay_positions(self._admin, self._topic, since)
+        deadline = time.monotonic() + 30.0
+        while not (held := self._loop.call(lambda: self._loop.rewind(positions), 20.0)):
+            if self._closed:
+                raise Closed(f"the consumer of {self.source} is closed")
+            if time.monotonic() > deadline:
+                raise BrokerUnavailable(f"replay of {self.source}: no partition was assigned to this consumer in 30 s")
+            Event().wait(0.05)  # the group is still being joined
+        if not isinstance(since, str | float | int) and (other := set(positions) - held):
+            raise TopologyError(f"replay of {self.source}: partitions {sorted(other)} are held by another consumer")
+
+    def skip_to(self, ends: Mapping[int, int]) -> set[int]:
+        """Drops what waits below `ends` in the partitions that this consumer holds, and returns those."""
+        return self._loop.call(lambda: self._loop.rewind(ends), 20.0)
+
+    def flush(self, timeout: float) -> None:
+        self._loop.flush(timeout)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._buffer.close()
+        self._loop.stop()
+        if not self._loop.join(9.0):
+            log.warning("the consumer of %s did not leave its group in time; the broker will notice", self.source)
+        self._on_close(self)

@@ -1,0 +1,183 @@
+"""A message as a Kafka record and back.
+
+The key is the record's key, the timestamp the record's own (milliseconds), the body its value; everything else is a
+record header, UTF-8. Headers of our own begin with `x-messaging-` and are not shown to the receiver.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from messaging.delivery import _UNSET, Delivery, Settler
+from messaging.errors import InvalidMessage, MessageTooLarge
+from messaging.message import Message
+from messaging.topology import Source
+
+INTERNAL = "x-messaging-"
+ID = "x-messaging-id"
+TYPE = "x-messaging-type"
+CONTENT_TYPE = "x-messaging-content-type"
+CORRELATION_ID = "x-messaging-correlation-id"
+REPLY_TO = "x-messaging-reply-to"
+EXPIRES_AT = "x-messaging-expires-at"
+ATTEMPT = "x-messaging-attempt"
+"""How many times a copied message had been delivered before it was copied."""
+DUE = "x-messaging-not-before"
+"""When a copied message may be delivered again: seconds since the epoch."""
+TOKEN = "x-messaging-token"
+"""Marks a copy whose original's delivery goes on in the consumer that made it."""
+
+_SURELY_FITS = 512
+"""Bytes of body that need no closer look when there are no headers: key, id and type are short."""
+
+Headers = list[tuple[str, Any]]
+
+
+def to_headers(message: Message) -> Headers:
+    """The record headers of `message`. Values are bytes: the client cuts text at a NUL."""
+    headers: Headers = [(ID, message.id.encode())]
+    if message.headers:
+        headers += [(name, value.encode()) for name, value in message.headers.items()]
+    if message.type:
+        headers.append((TYPE, message.type.encode()))
+    if message.content_type is not None:
+        headers.append((CONTENT_TYPE, message.content_type.encode()))
+    if message.correlation_id is not None:
+        headers.append((CORRELATION_ID, message.correlation_id.encode()))
+    if message.reply_to is not None:
+        headers.append((REPLY_TO, message.reply_to.encode()))
+    if message.expires_at is not None:
+        headers.append((EXPIRES_AT, repr(message.expires_at).encode()))
+    return headers
+
+
+def size_of(message: Message) -> int:
+    """Bytes of key, body and headers, with the few that the record format adds to each."""
+    size = len(message.body) + 64 + (0 if message.key is None else len(message.key.encode()))
+    return size + sum(len(name.encode()) + len(value) + 8 for name, value in to_headers(message))
+
+
+def check_size(message: Message, topic: str, limit: int) -> None:
+    """Raises MessageTooLarge when `topic`, which takes `limit` bytes, cannot hold `message`, and InvalidMessage."""
+    if message.headers:
+        for name in message.headers:
+            if "\0" in name:
+                raise InvalidMessage(
+                    f"publish to {topic!r}: header name {name!r} has a NUL, which Kafka's client cuts at"
+                )
+    if (message.headers or len(message.body) > _SURELY_FITS) and (size := size_of(message)) > limit:
+        raise MessageTooLarge(
+            f"publish to {topic!r}: the message is {size} bytes and the topic takes {limit}; nothing was sent: "
+            f"split it, send a reference to where it is stored, or raise the topic's max.message.bytes"
+        )
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def headers_of(record: Any) -> Headers:
+    """The record's headers as they are; none when the client library cannot decode their names."""
+    try:
+        return record.headers() or []
+    except (UnicodeDecodeError, SystemError, ValueError):
+        return []
+
+
+def type_of(record: Any) -> str:
+    """The message type of a record, "" when it has none."""
+    return next((_text(value) for name, value in headers_of(record) if name == TYPE), "")
+
+
+def attempts_of(record: Any) -> int:
+    """How many deliveries a copied record had before, 0 for any other."""
+    text = next((_text(value) for name, value in headers_of(record) if name == ATTEMPT), "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def due_of(record: Any) -> float:
+    """When a copied record may be delivered, seconds since the epoch; 0 for any other."""
+    try:
+        return next((float(_text(value)) for name, value in headers_of(record) if name == DUE), 0.0)
+    except ValueError:
+        return 0.0
+
+
+def token_of(record: Any) -> str | None:
+    """The token of a copy, see `TOKEN`."""
+    return next((_text(value) for name, value in headers_of(record) if name == TOKEN), None)
+
+
+def copy_headers(record: Any, attempts: int, due: float = 0.0, token: str | None = None) -> Headers:
+    """The headers of a copy of `record` that was delivered `attempts` times: its own, as they are, and these."""
+    headers = [(name, value) for name, value in headers_of(record) if name not in (ATTEMPT, DUE, TOKEN)]
+    if all(name != ID for name, _value in headers):
+        headers.append((ID, to_message(record).id.encode()))
+    headers.append((ATTEMPT, str(attempts).encode()))
+    if due:
+        headers.append((DUE, repr(due).encode()))
+    if token is not None:
+        headers.append((TOKEN, token.encode()))
+    return headers
+
+
+def to_message(record: Any) -> Message:
+    """The message in `record`, whoever put it there. Never raises for what a record may hold."""
+    own: dict[str, str] = {}
+    headers: dict[str, str] = {}
+    for name, value in headers_of(record):
+        (own if name.startswith(INTERNAL) else headers)[name] = _text(value)
+    key = record.key()
+    try:
+        expires_at = float(own[EXPIRES_AT]) if EXPIRES_AT in own else None
+    except ValueError:
+        expires_at = None
+    return Message(
+        record.value() or b"",
+        None if key is None else _text(key),
+        own.get(TYPE, ""),
+        headers,
+        own.get(ID) or f"{record.topic()}-{record.partition()}-{record.offset()}",
+        own.get(CONTENT_TYPE) or None,
+        max(record.timestamp()[1], 0) / 1000,
+        own.get(CORRELATION_ID) or None,
+        own.get(REPLY_TO) or None,
+        expires_at,
+    )
+
+
+class KafkaDelivery(Delivery):
+    """A record of an assigned partition. `native` is the confluent-kafka Message; its null value is body b""."""
+
+    __slots__ = ("offset", "tracker")
+
+    def __init__(
+        self, settler: Settler, source: Source, native: Any, tracker: Any, offset: int, attempt: int = 1
+    ) -> None:
+        # Written out: for every message, and Delivery's own through super() takes half as long again.
+        self.settler = settler
+        self.source = source
+        self.native = native
+        self.attempt = attempt
+        self.as_type = None
+        self._message = None
+        self._value = _UNSET
+        self._settled = False
+        self.tracker = tracker
+        self.offset = offset
+
+    def _load(self) -> Message:
+        return to_message(self.native)
+
+    @property
+    def body(self) -> bytes:
+        return self.native.value() or b""
+
+    @property
+    def expires_at(self) -> float | None:
+        # Asked for every delivery, and not worth decoding the rest for.
+        if self._message is None and all(name != EXPIRES_AT for name, _value in headers_of(self.native)):
+            return None
+        return self.message.expires_at

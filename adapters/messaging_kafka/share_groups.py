@@ -1,0 +1,132 @@
+"""Share groups (KIP-932): whether the cluster has them, which queues use them, and their settings."""
+
+from __future__ import annotations
+
+import logging
+
+from confluent_kafka import KafkaException, ShareConsumer
+from confluent_kafka.admin import ResourceType
+
+from messaging.errors import MessagingError, TopologyError, UnsupportedCapability
+from messaging.topology import Queue, Source
+
+from .admin import Admin
+from .errors import translate
+from .groups import group_of, lag_of
+from .options import KafkaOptions
+from .share_state import share_lag
+
+log = logging.getLogger(__name__)
+
+LOCK = 60.0
+"""Seconds that the broker keeps a record for one consumer: the most it allows by default, its own default being 30."""
+
+_INITIALISED_WITHIN = 0.3
+"""Seconds a new share group is given to set up its partitions."""
+
+_RESET = "share.auto.offset.reset"
+_LOCK = "share.record.lock.duration.ms"
+_SINCE_4_2 = "streams.initial.rebalance.delay.ms"
+
+
+def share_group(queue: str) -> str:
+    """The share group that reads a queue."""
+    return f"{queue}--share"
+
+
+def retry_name(queue: str) -> str:
+    """The topic that a share queue has beside its own, for copies of nacked and long-held messages, and its group."""
+    return f"{queue}--retry"
+
+
+class ShareGroups:
+    """Decides which queues are read through share groups. `available` is settled by `probe`, before any other use."""
+
+    def __init__(self, admin: Admin, options: KafkaOptions) -> None:
+        self._admin = admin
+        self._options = options
+        self._mode = options.queues
+        self.available = False
+
+    def probe(self) -> None:
+        """Learns whether to use share groups. Raises UnsupportedCapability when they were asked for in vain.
+
+        The client library shows neither the broker's version nor its finalized features. A setting that groups have
+        since 4.2 tells the version; whether the feature is switched on shows in the first receiver, which fails
+        loudly.
+        """
+        if self._mode == "group":
+            return
+        try:
+            self.available = _SINCE_4_2 in self._admin.config(ResourceType.GROUP, "anybroker-probe")
+        except MessagingError as error:
+            log.warning("cannot tell whether the cluster has share groups, so queues use consumer groups: %s", error)
+        if self._mode == "share" and not self.available:
+            raise UnsupportedCapability(
+                "queues=share needs share groups, so Kafka 4.2 or later: use queues=group, or leave it at auto"
+            )
+
+    def uses(self, source: Source) -> bool:
+        """Whether this source is read through a share group. They have no order, so ordered queues never are."""
+        return self.available and isinstance(source.destination, Queue) and not source.ordered
+
+    def begin(self, source: Source, create: bool) -> None:
+        """Makes the share group read from the beginning and keep locks as long as it may. Idempotent."""
+        group = share_group(source.name)
+        if self._admin.committed(group_of(source), source.destination.name):
+            raise TopologyError(
+                f"{source} is read by consumer group {group_of(source)!r} and would begin anew as a share group: declare "
+                f"it as it is (ordered, or with queues=group), or let it be emptied and delete it"
+            )
+        wanted = {_RESET: "earliest", _LOCK: str(round(LOCK * 1000))}
+        actual = self._admin.config(ResourceType.GROUP, group)
+        if all(actual.get(key) == value for key, value in wanted.items()):
+            return
+        if not create and actual.get(_RESET) != "earliest":
+            raise TopologyError(
+                f"share group {group!r} has {_RESET}={actual.get(_RESET)}, so it would miss messages: declare {source} "
+                "with create=True, or set it to earliest with kafka-configs.sh --alter --entity-type groups"
+            )
+        if create:
+            self._admin.configure(ResourceType.GROUP, group, wanted)
+            self._initialise(source)
+
+    def check_unused(self, source: Source) -> None:
+        """Raises TopologyError when a queue that is to be read by a consumer group is read by a share group."""
+        group = share_group(source.name)
+        try:
+            used = self._admin.config(ResourceType.GROUP, group).get(_RESET) == "earliest"
+        except MessagingError as error:
+            log.info("cannot tell whether share group %r is used: %s", group, error)
+            return
+        if used:
+            raise TopologyError(
+                f"{source} is read by share group {group!r}, unordered, and would begin anew as a consumer group: "
+                f"declare it unordered and go on with queues=share, or let it be emptied and delete it"
+            )
+
+    def forget(self, queue: str) -> None:
+        """Removes the settings of a queue's share group, if there are share groups."""
+        if self.available:
+            self._admin.configure(ResourceType.GROUP, share_group(queue), {_RESET: None, _LOCK: None})
+
+    def _initialise(self, source: Source) -> None:
+        # The first member of a new share group waits a heartbeat (5 seconds) for its partitions; later ones do not.
+        config = self._options.client(group_id=share_group(source.name), share_acknowledgement_mode="explicit")
+        try:
+            consumer = ShareConsumer(config)
+            try:
+                consumer.subscribe([source.destination.name])
+                consumer.poll(_INITIALISED_WITHIN)
+            finally:
+                consumer.close()
+        except KafkaException as error:
+            raise translate(error, f"share group of {source}") from error
+
+    def lag(self, source: Source) -> int:
+        """Messages not yet accepted, in the queue's topic and in its retry topic."""
+        retry = retry_name(source.name)
+        lag = share_lag(self._admin, self._options, share_group(source.name), source.destination.name)
+        if self._admin.partitions([retry])[retry] is None:
+            return lag  # nobody has consumed it yet
+        return lag + lag_of(self._admin, retry, retry)

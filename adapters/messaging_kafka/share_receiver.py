@@ -1,0 +1,325 @@
+"""A receiver on a share group: a queue on Kafka 4.2 and later.
+
+Two readers fill one buffer: the ShareLoop reads the queue, and a GroupLoop reads its retry topic, where the copies
+are of messages that were nacked, that were held for long, or that came near the broker's delivery limit. What is
+promised: a message that is being handled is not handed to anybody else while its consumer lives and owns a partition
+of the retry topic (each of the first four consumers does; the others keep a message for 60 seconds); nothing is lost
+at the delivery limit; a nacked message keeps its id, comes back in this queue only and never early.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
+from threading import Lock
+from typing import Any
+
+from messaging.buffer import DeliveryBuffer
+from messaging.dead_letter import dead_letter_copy
+from messaging.delivery import Delivery, Settler
+from messaging.driver import Outgoing, Receiver
+from messaging.errors import Closed, MessagingError, SettleFailed, UnsupportedCapability
+from messaging.options import ConsumerOptions
+from messaging.topology import Source
+
+from .admin import Admin
+from .group_loop import GroupLoop
+from .group_receiver import AHEAD
+from .records import KafkaDelivery, attempts_of, copy_headers, due_of, token_of
+from .sender import KafkaSender
+from .share_loop import ShareDelivery, ShareLoop
+from .tracker import OffsetTracker
+
+log = logging.getLogger(__name__)
+
+_AGAIN = 1.0
+"""Seconds until a message whose copy was not confirmed is delivered again."""
+
+
+class RetryLoop(GroupLoop):
+    """Reads the retry topic. A copy that this receiver made of a delivery it still holds is not delivered again."""
+
+    def __init__(self, adopt: Callable[[str, OffsetTracker, int], bool], *args: Any) -> None:
+        self._adopt = adopt
+        super().__init__(*args)
+        self._deliver = self._deliver_copy
+
+    def _deliver_copy(
+        self, settler: Settler, source: Source, record: Any, tracker: OffsetTracker, offset: int
+    ) -> Delivery | None:
+        token = token_of(record)
+        if token is not None and self._adopt(token, tracker, offset):
+            return None
+        delivery = KafkaDelivery(settler, source, record, tracker, offset, attempts_of(record) + 1)
+        wait = due_of(record) - time.time()
+        if wait <= 0:
+            return delivery
+        self._buffer.put_later(delivery, wait)
+        return None
+
+    @property
+    def partitions(self) -> list[int]:
+        """What is assigned, for any thread."""
+        return list(self._trackers)
+
+
+class ShareReceiver(Receiver):
+    """Threads: as `Receiver`. `_lock` guards `_closed`, `_moves` and the loops' `copying`."""
+
+    def __init__(
+        self,
+        source: Source,
+        options: ConsumerOptions,
+        share_config: dict[str, Any],
+        retry_config: dict[str, Any],
+        retry_topic: str,
+        delivery_limit: int,
+        admin: Admin,
+        copies: KafkaSender,
+        lag: Callable[[], int],
+        on_close: Callable[[Any], None],
+    ) -> None:
+        self.source = source
+        self._copies = copies
+        self._lag = lag
+        self._on_close = on_close
+        self._retry_topic = retry_topic
+        self._prefetch = options.prefetch
+        self._buffer = DeliveryBuffer()
+        self._lock = Lock()
+        self._closed = False
+        self._tokens = (f"{os.urandom(8).hex()}{n:x}" for n in count())
+        self._moves: dict[str, ShareDelivery | None] = {}
+        """The copies under way by token, with the delivery that goes on in them; None once that is settled."""
+        self._retry = RetryLoop(
+            self._adopt, retry_config, retry_topic, source, self, self._buffer, options.prefetch + AHEAD, admin
+        )
+        share_config["max.poll.records"] = min(options.prefetch, 500)
+        self._share = ShareLoop(
+            share_config,
+            source,
+            self,
+            self._buffer,
+            self._room,
+            self._move,
+            self._settled_while_moving,
+            delivery_limit,
+        )
+        self._share.start()
+        self._retry.start()
+
+    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
+        share = self._share
+        if self._closed:
+            raise Closed(f"the consumer of {self.source} is closed")
+        if share.waiting and share.settled:
+            share.wake()
+        deadline = time.monotonic() + timeout
+        share.hungry = True
+        try:
+            while True:
+                left = max(deadline - time.monotonic(), 0.0)
+                room = self._unheld()
+                if room > 0:
+                    deliveries = self._buffer.take(min(max_messages, room), left)
+                    if deliveries or share.failure is None:
+                        return deliveries
+                    raise share.failure
+                if left <= 0 or self._closed:
+                    return []
+                self._share.progress.wait(min(left, 0.05))
+                self._share.progress.clear()
+        finally:
+            share.hungry = False
+
+    def _unheld(self) -> int:
+        """How many more may be handed out: at most `prefetch` are handed out and unsettled."""
+        return self._room() + len(self._buffer) - self._buffer.later + len(self._share.settled)
+
+    def _room(self) -> int:
+        """How many more may be taken from the broker. A nacked message that waits for its time takes no place."""
+        retry = self._retry
+        return self._prefetch - self._share.held - retry.held + self._buffer.later + len(retry.settled)
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        if self._closed:
+            raise Closed(f"the consumer of {self.source} is closed: the message is delivered again")
+        share, retry = self._share, self._retry
+        for delivery in deliveries:
+            self._done(delivery)
+        if share.hungry:
+            share.progress.set()
+        if share.waiting and len(share.settled) >= share.held:
+            share.wake()
+        if retry.waiting and retry.settled:
+            retry.wake()
+
+    def _done(self, delivery: Delivery) -> None:
+        if isinstance(delivery, ShareDelivery) and not isinstance(delivery.tracker, OffsetTracker):
+            self._share.settled.append(delivery)
+        else:
+            self._retry.settled.append(delivery)
+
+    def _settled_while_moving(self, delivery: ShareDelivery) -> None:
+        """A delivery was settled of which a copy is under way, or is held by now. Called by the ShareLoop."""
+        with self._lock:
+            token = next((t for t, moving in self._moves.items() if moving is delivery), None)
+            if token is not None:
+                self._moves[token] = None
+        if token is None and isinstance(delivery.tracker, OffsetTracker):
+            self._retry.settled.append(delivery)
+
+    def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
+        if self._closed:
+            raise Closed(f"the consumer of {self.source} is closed: the message is delivered again")
+        due = time.time() + delay if delay else 0.0
+        for delivery in deliveries:
+            if not self.is_live(delivery):
+                continue
+            if isinstance(delivery.tracker, OffsetTracker):  # type: ignore[attr-defined]
+                # In the retry topic already: it waits here, and nothing is committed past it.
+                self._buffer.put_later(delivery.again(), delay)
+                continue
+            self._copying(1)
+            headers = copy_headers(delivery.native, delivery.attempt, due)
+            partitions = self._retry.partitions
+            self._copies.copy(
+                delivery.native,
+                headers,
+                self._retry_topic,
+                partitions[0] if partitions else None,
+                partial(self._copied, delivery, "kept for later"),
+            )
+
+    def reject(self, deliveries: Sequence[Delivery], reason: str) -> None:
+        queue = self.source.dead_letter
+        if queue is None:
+            for delivery in deliveries:
+                log.warning("%s has no dead-letter queue: %s is discarded (%s)", self.source, delivery.id, reason)
+            self.ack(deliveries)
+            return
+        if self._closed:
+            raise Closed(f"the consumer of {self.source} is closed: the message is delivered again")
+        for delivery in deliveries:
+            if not self.is_live(delivery):
+                continue
+            self._copying(1)
+            done = partial(self._copied, delivery, "dead-lettered")
+            try:
+                self._copies.send([dead_letter_copy(delivery, reason)], Outgoing(queue), done)
+            except MessagingError as error:
+                done(0, error)
+
+    def _copied(self, delivery: Delivery, what: str, _index: int, error: MessagingError | None) -> None:
+        if error is None:
+            self._done(delivery)
+        else:
+            failed = SettleFailed(f"{self.source}: {delivery.id} could not be {what} and is delivered again: {error}")
+            failed.__cause__ = error
+            self._buffer.fail(failed)
+            self._buffer.put_later(delivery.again(), _AGAIN)
+        self._copying(-1)
+        self._share.wake()
+        self._retry.wake()
+
+    def _copying(self, change: int) -> None:
+        with self._lock:
+            self._share.copying += change
+            self._retry.copying += change
+
+    # -- moving a delivery to the retry topic
+
+    def _move(self, delivery: ShareDelivery, goes_on: bool) -> bool:
+        """Copies a held record to the retry topic. Called by the ShareLoop, see there.
+
+        A delivery that goes on needs a partition that is ours. Without a token the copy is delivered when it is read.
+        """
+        partitions = self._retry.partitions
+        if goes_on and not partitions:
+            return False
+        token = None
+        if goes_on:
+            token = next(self._tokens)
+            with self._lock:
+                self._moves[token] = delivery
+        self._copying(1)
+        self._copies.copy(
+            delivery.native,
+            copy_headers(delivery.native, delivery.attempt, token=token),
+            self._retry_topic,
+            partitions[delivery.offset % len(partitions)] if partitions else None,
+            partial(self._moved, token, delivery.tracker, delivery),
+        )
+        return True
+
+    def _moved(
+        self, token: str | None, batch: Any, delivery: ShareDelivery, _index: int, error: MessagingError | None
+    ) -> None:
+        if error is not None:
+            log.info("%s: %s could not be copied to %s: %s", self.source, delivery.id, self._retry_topic, error)
+            if token is not None:
+                with self._lock:
+                    self._moves.pop(token, None)
+        self._share.moved(batch, delivery, error is None)
+        self._copying(-1)
+
+    def _adopt(self, token: str, tracker: OffsetTracker, offset: int) -> bool:
+        """The copy of a delivery that is held here has come round: from now on it is settled there.
+
+        Called by the RetryLoop just before it adds `offset`. Returns False for a copy that is not ours.
+        """
+        with self._lock:
+            if token not in self._moves:
+                return False
+            delivery = self._moves.pop(token)
+            if delivery is not None:
+                delivery.tracker = tracker
+                delivery.offset = offset
+                return True
+        self._retry.settled.append(KafkaDelivery(self, self.source, None, tracker, offset))
+        return True
+
+    # -- the rest
+
+    def extend(self, delivery: Delivery, seconds: float) -> None:
+        raise UnsupportedCapability("kafka has no leases: a message stays with its consumer while that lives")
+
+    def is_live(self, delivery: Delivery) -> bool:
+        return bool(delivery.tracker.alive)  # type: ignore[attr-defined]
+
+    def pause(self) -> None:
+        self._share.call(lambda: self._share.set_paused(True), 5.0)
+        self._retry.call(lambda: self._retry.set_paused(True), 5.0)
+
+    def resume(self) -> None:
+        self._share.call(lambda: self._share.set_paused(False), 5.0)
+        self._retry.call(lambda: self._retry.set_paused(False), 5.0)
+
+    def lag(self) -> int:
+        try:
+            self.flush(2.0)
+        except MessagingError:
+            pass
+        return self._lag()
+
+    def flush(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        self._share.flush(timeout)
+        self._retry.flush(max(deadline - time.monotonic(), 0.0))
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._buffer.close()
+        self._share.stop()
+        self._retry.stop()
+        ended = self._share.join(9.0)
+        if not (self._retry.join(4.0 if ended else 0.5) and ended):
+            log.warning("the consumer of %s did not leave its group in time; the broker will notice", self.source)
+        self._on_close(self)

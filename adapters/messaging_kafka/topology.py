@@ -1,0 +1,121 @@
+"""Declaring: topics, their dead-letter topics, and the position at which each subscription begins."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from confluent_kafka.admin import ResourceType
+
+from messaging.errors import DestinationNotFound, TopologyError
+from messaging.topology import Destination, Queue, Topic, Topology, sources_of
+
+from .admin import Admin
+from .groups import begin, group_of, queue_group
+from .share_groups import ShareGroups, retry_name, share_group
+from .topic_settings import PARTITIONS, TopicSettings, check_subscription
+
+log = logging.getLogger(__name__)
+
+DEAD_LETTERS = "--dlq"
+
+
+class Declarations:
+    """Makes a cluster hold what a Topology says. Thread-safe: it keeps nothing; `shares` knows about share groups."""
+
+    def __init__(self, admin: Admin, shares: ShareGroups) -> None:
+        self._admin = admin
+        self._shares = shares
+
+    def apply(self, topology: Topology, create: bool) -> None:
+        """Creates what is missing, or with `create=False` looks. See Driver.declare for what it raises."""
+        wanted = [(destination, TopicSettings.of(destination)) for destination in topology]
+        for destination in topology:
+            for subscription in destination.subscriptions if isinstance(destination, Topic) else ():
+                check_subscription(subscription)
+        names = [name for destination in topology for name in self._topics(destination)]
+        there = self._admin.partitions(names)
+        for destination, settings in wanted:
+            new = self._topic(destination.name, settings, there, create)
+            partitions = there[destination.name] or 0
+            for source in sources_of(destination):
+                if source.dead_letter is not None:
+                    # As many partitions as the source, so that a key finds its place again.
+                    own = TopicSettings(partitions, settings.replication_factor)
+                    self._topic(source.dead_letter.name, own, there, create, at_least=False)
+                if self._shares.uses(source):
+                    self._topic(retry_name(source.name), TopicSettings(), there, create, at_least=False)
+                    self._shares.begin(source, create)
+                    continue
+                if isinstance(destination, Queue):
+                    self._shares.check_unused(source)
+                begin(self._admin, source, new, create)
+
+    def _topics(self, destination: Destination) -> list[str]:
+        names = [destination.name]
+        for source in sources_of(destination):
+            if source.dead_letter is not None:
+                names.append(source.dead_letter.name)
+            if self._shares.uses(source):
+                names.append(retry_name(source.name))
+        return names
+
+    def _topic(
+        self, name: str, settings: TopicSettings, there: dict[str, int | None], create: bool, at_least: bool = True
+    ) -> bool:
+        """Creates or checks one topic. Returns whether it was created; `there` then has its partitions."""
+        count = there[name]
+        if count is None:
+            if not create:
+                raise DestinationNotFound(f"topic {name!r} does not exist: declare it with create=True, or create it")
+            partitions = settings.partitions or PARTITIONS
+            made = self._admin.create(name, partitions, settings.replication_factor or -1, settings.config)
+            there[name] = partitions if made else self._admin.require(name)
+            if made:
+                return True
+            count = there[name]
+        if at_least and settings.partitions is not None and count is not None and count < settings.partitions:
+            if not create:
+                raise TopologyError(
+                    f"topic {name!r} has {count} partitions and {settings.partitions} are declared: declare it with "
+                    f"create=True, which adds them, or declare {count}"
+                )
+            self._admin.grow(name, settings.partitions)
+            there[name] = settings.partitions
+        if settings.config:
+            self._check_config(name, settings.config)
+        return False
+
+    def _check_config(self, name: str, declared: Mapping[str, str]) -> None:
+        actual = self._admin.config(ResourceType.TOPIC, name)
+        for key, value in declared.items():
+            if key not in actual:
+                raise TopologyError(f"topic {name!r}: the broker knows no setting {key!r}")
+            if _normal(actual[key]) != _normal(value):
+                raise TopologyError(
+                    f"topic {name!r} exists with {key}={actual[key]} and is declared with {value}: declare what is "
+                    f"there, or change it with kafka-configs.sh --alter --entity-type topics --entity-name {name} "
+                    f"--add-config {key}={value}"
+                )
+
+    def remove(self, topology: Topology) -> None:
+        """Deletes topics, dead-letter and retry topics, and groups. Missing ones are no error."""
+        topics, groups = [], []
+        for destination in topology:
+            topics.append(destination.name)
+            for source in sources_of(destination):
+                groups.append(group_of(source))
+                names = [source.name] if isinstance(destination, Queue) else []
+                if not source.name.endswith(DEAD_LETTERS):
+                    topics.append(source.name + DEAD_LETTERS)
+                    names.append(source.name + DEAD_LETTERS)
+                for name in names:
+                    topics.append(retry_name(name))
+                    groups += [queue_group(name), share_group(name), retry_name(name)]
+                    self._shares.forget(name)
+        self._admin.delete_topics(dict.fromkeys(topics))
+        self._admin.delete_groups(dict.fromkeys(groups))
+
+
+def _normal(value: str | None) -> str:
+    return ",".join(sorted(part.strip() for part in (value or "").split(",")))

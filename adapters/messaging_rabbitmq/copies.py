@@ -1,0 +1,99 @@
+"""Settlements that put a copy of the message elsewhere first: nack with a delay, and reject."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from threading import Condition
+
+from messaging.dead_letter import dead_letter_copy
+from messaging.errors import MessagingError, SettleFailed, UnsupportedCapability
+from messaging.message import Message
+from messaging.topology import Source
+from messaging_rabbitmq.delivery import RabbitMQDelivery
+from messaging_rabbitmq.sender import RabbitMQSender
+from messaging_rabbitmq.topology import MAX_DELAY, WaitQueue, is_classic, round_delay
+
+_REASON_BYTES = 4096
+
+Settled = Callable[[RabbitMQDelivery], None]
+Failed = Callable[[RabbitMQDelivery, MessagingError], None]
+
+
+class Copies:
+    """Makes the copies of one receiver. Thread-safe; `_changed` guards the count of copies under way.
+
+    The original is acked once the copy is confirmed, so a crash in between gives a duplicate and never a loss.
+    """
+
+    def __init__(self, source: Source, sender: RabbitMQSender) -> None:
+        self._source = source
+        self._sender = sender
+        self._changed = Condition()
+        self._under_way = 0
+        self.settled: Settled = lambda _delivery: None
+        self.failed: Failed = lambda _delivery, _error: None
+        self.even_without_delay = is_classic(source)
+        """A classic queue counts no deliveries, so there every nack is a copy that carries the count."""
+
+    def retry(self, deliveries: Sequence[RabbitMQDelivery], delay: float) -> None:
+        """To a wait queue of this source only, and from there back into it."""
+        if delay > MAX_DELAY:
+            raise UnsupportedCapability(
+                f"nack in {self._source}: RabbitMQ delays for at most {MAX_DELAY:g} seconds, not {delay:g}"
+            )
+        where = WaitQueue(self._source.name, round_delay(delay), "retry") if delay > 0 else self._source.name
+        self._send(deliveries, [d.message for d in deliveries], where, [d.attempt for d in deliveries])
+
+    def dead_letter(self, deliveries: Sequence[RabbitMQDelivery], reason: str) -> None:
+        """To the dead-letter queue."""
+        parked = self._source.dead_letter
+        assert parked is not None
+        # Headers travel in one frame; a reason as long as a stack trace must not keep the message from leaving.
+        short = reason.encode(errors="replace")[:_REASON_BYTES].decode(errors="ignore")
+        messages = [dead_letter_copy(d, short) for d in deliveries]
+        self._send(deliveries, messages, parked.name, [0] * len(messages))
+
+    def wait(self, timeout: float) -> bool:
+        """Waits until no copy is under way. False at the deadline."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while self._under_way:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    return False
+                self._changed.wait(remaining)
+        return True
+
+    def _send(
+        self,
+        deliveries: Sequence[RabbitMQDelivery],
+        messages: Sequence[Message],
+        where: WaitQueue | str,
+        attempts: Sequence[int],
+    ) -> None:
+        if not deliveries:
+            return
+
+        def done(index: int, error: MessagingError | None) -> None:
+            delivery = deliveries[index]
+            if error is None:
+                self.settled(delivery)
+            else:
+                failure = SettleFailed(
+                    f"{self._source}: message {delivery.id} could not be settled and is delivered again: {error}"
+                )
+                failure.__cause__ = error
+                self.failed(delivery, failure)
+            with self._changed:
+                self._under_way -= 1
+                self._changed.notify_all()
+
+        with self._changed:
+            self._under_way += len(deliveries)
+        try:
+            self._sender.send_copies(messages, where, attempts, done)
+        except MessagingError:
+            with self._changed:
+                self._under_way -= len(deliveries)
+            raise

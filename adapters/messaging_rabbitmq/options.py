@@ -1,0 +1,63 @@
+"""The adapter's own options, and what pika makes of them."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+
+import pika
+
+from messaging.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class RabbitMQOptions:
+    """hosts: tried in turn; port 5672, or 5671 with tls. path: the virtual host; "" and "/" are the default one.
+
+    tls: verify the broker against the system's certificates. heartbeat: seconds after which a silent connection
+    counts as lost. connect_timeout: seconds until an unreachable broker is an error. reconnect_min, reconnect_max:
+    seconds between attempts to regain a lost connection, doubled each time.
+    """
+
+    hosts: tuple[tuple[str, int | None], ...] = (("localhost", None),)
+    username: str | None = "guest"
+    password: str | None = "guest"
+    path: str = "/"
+    tls: bool = False
+    heartbeat: int = 30
+    connect_timeout: float = 10.0
+    reconnect_min: float = 0.1
+    reconnect_max: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.heartbeat < 1:
+            raise ConfigurationError(f"heartbeat must be at least 1 second, not {self.heartbeat!r}")
+        if self.connect_timeout <= 0:
+            raise ConfigurationError(f"connect_timeout must be a positive number, not {self.connect_timeout!r}")
+        if not 0 < self.reconnect_min <= self.reconnect_max:
+            raise ConfigurationError("reconnect_min must be positive and at most reconnect_max")
+
+    @property
+    def vhost(self) -> str:
+        """The virtual host `path` names."""
+        return self.path if self.path in ("", "/") else self.path.removeprefix("/")
+
+    def addresses(self) -> list[tuple[str, int]]:
+        """The hosts with their ports."""
+        port = 5671 if self.tls else 5672
+        return [(host, port if given is None else given) for host, given in self.hosts or (("localhost", None),)]
+
+    def parameters(self, host: str, port: int) -> pika.ConnectionParameters:
+        """What pika needs to connect to one host."""
+        return pika.ConnectionParameters(
+            host=host,
+            port=port,
+            virtual_host=self.vhost or "/",
+            credentials=pika.PlainCredentials(self.username or "guest", self.password or "guest"),
+            heartbeat=self.heartbeat,
+            ssl_options=pika.SSLOptions(ssl.create_default_context(), host) if self.tls else None,
+            socket_timeout=self.connect_timeout,
+            stack_timeout=self.connect_timeout,
+            connection_attempts=1,
+            client_properties={"product": "anybroker"},
+        )

@@ -1,0 +1,286 @@
+"""Makes, checks and deletes queues, topics and subscriptions on AWS."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from messaging.errors import ConfigurationError, DestinationNotFound, TopologyError
+from messaging.topology import Queue, Source, Subscription, Topic, Topology, sources_of
+from messaging_sqs.clients import Clients
+from messaging_sqs.directory import Directory
+from messaging_sqs.errors import MISSING, code_of, translate
+from messaging_sqs.filters import filter_policy
+from messaging_sqs.naming import queue_name
+
+_MAX_RECEIVES = 1000
+"""The broker's own dead-lettering, a backstop for consumers that die again and again: the most that SQS allows."""
+
+_DEAD_LETTER_RETENTION = "1209600"
+"""14 days, the most there is. A standard queue's dead letter keeps the time of its first send, so this must be long."""
+
+_QUEUE_OPTIONS: Mapping[str, tuple[str, type]] = {
+    "visibility": ("VisibilityTimeout", int),
+    "retention": ("MessageRetentionPeriod", int),
+    "kms_key": ("KmsMasterKeyId", str),
+    "max_receives": ("", int),
+    "high_throughput": ("", bool),
+}
+_TOPIC_OPTIONS: Mapping[str, tuple[str, type]] = {"kms_key": ("KmsMasterKeyId", str)}
+
+
+class TopologyBuilder:
+    """Carries out declarations. Every method may be called from any thread; several may run at once."""
+
+    def __init__(self, clients: Clients, directory: Directory, prefix: str) -> None:
+        self._clients = clients
+        self._directory = directory
+        self._prefix = prefix
+
+    def declare(self, topology: Topology, create: bool) -> None:
+        """As `Driver.declare`."""
+        for destination in topology:
+            if isinstance(destination, Topic):
+                self._declare_topic(destination, create)
+            else:
+                self._declare_queue(Source(destination), create)
+
+    def delete(self, topology: Topology) -> None:
+        """As `Driver.delete`. Deleting a topic deletes its subscriptions."""
+        for destination in topology:
+            if isinstance(destination, Topic):
+                self._delete_topic(destination)
+            for source in sources_of(destination):
+                self._delete_queue(self.name_of(source.name, source.ordered))
+                if source.dead_letter is not None:
+                    self._delete_queue(self.name_of(source.dead_letter.name, source.ordered))
+
+    def name_of(self, name: str, ordered: bool) -> str:
+        """The name on AWS."""
+        return queue_name(name, ordered, self._prefix)
+
+    def _declare_queue(self, source: Source, create: bool) -> str:
+        """Makes sure of a queue and its dead-letter queue; returns its URL."""
+        holder = source.subscription or source.destination
+        options = _native(holder, _QUEUE_OPTIONS)
+        redrive: dict[str, Any] | None = None
+        if source.dead_letter is not None:
+            name = self.name_of(source.dead_letter.name, source.ordered)
+            keep = {"MessageRetentionPeriod": _DEAD_LETTER_RETENTION}
+            url = self._find_or_create(name, source.dead_letter.name, source.ordered, keep, create, {})
+            arn = self._directory.queue_attributes(url)["QueueArn"]
+            redrive = {"deadLetterTargetArn": arn, "maxReceiveCount": options.get("max_receives", _MAX_RECEIVES)}
+        wanted = {aws: str(options[name]) for name, (aws, _) in _QUEUE_OPTIONS.items() if aws and name in options}
+        if options.get("high_throughput"):
+            if not source.ordered:
+                raise ConfigurationError(f"{source}: native option 'high_throughput' is for ordered queues only")
+            wanted |= {"DeduplicationScope": "messageGroup", "FifoThroughputLimit": "perMessageGroupId"}
+        checked: dict[str, Any] = {**wanted}
+        if not source.name.endswith("--dlq"):
+            checked["RedrivePolicy"] = redrive
+        if redrive is not None:
+            wanted["RedrivePolicy"] = json.dumps(redrive)
+        name = self.name_of(source.name, source.ordered)
+        return self._find_or_create(name, source.name, source.ordered, wanted, create, checked)
+
+    def _find_or_create(
+        self,
+        name: str,
+        portable: str,
+        ordered: bool,
+        attributes: Mapping[str, str],
+        create: bool,
+        checked: Mapping[str, Any],
+    ) -> str:
+        url = self._directory.find_queue(name)
+        if url is not None:
+            _compare(name, self._directory.queue_attributes(url), checked)
+            return url
+        twin = self.name_of(portable, not ordered)
+        if self._directory.find_queue(twin) is not None:
+            raise _differs(name, f"it exists as {twin!r}, {'not ordered' if ordered else 'ordered'}")
+        if not create:
+            raise DestinationNotFound(f"SQS queue {name!r} does not exist, and creating is switched off")
+        try:
+            wanted = {**attributes, "FifoQueue": "true"} if ordered else dict(attributes)
+            url = self._clients.control.create_queue(QueueName=name, Attributes=wanted)["QueueUrl"]  # type: ignore[arg-type]
+        except Exception as error:
+            if code_of(error) in ("QueueNameExists", "QueueAlreadyExists"):
+                # Somebody else made it just now.
+                url = self._directory.queue_url(name)
+                _compare(name, self._directory.queue_attributes(url), checked)
+                return url
+            raise translate(error, f"create SQS queue {name!r}") from error
+        self._directory.learn_queue(name, url)
+        return url
+
+    def _declare_topic(self, topic: Topic, create: bool) -> None:
+        name = self.name_of(topic.name, topic.ordered)
+        options = _native(topic, _TOPIC_OPTIONS)
+        arn = self._directory.find_topic(name)
+        if arn is None:
+            twin = self.name_of(topic.name, not topic.ordered)
+            if self._directory.find_topic(twin) is not None:
+                raise _differs(name, f"it exists as {twin!r}, {'not ordered' if topic.ordered else 'ordered'}")
+            if not create:
+                raise DestinationNotFound(f"SNS topic {name!r} does not exist, and creating is switched off")
+            attributes = {"KmsMasterKeyId": options["kms_key"]} if "kms_key" in options else {}
+            if topic.ordered:
+                attributes |= {"FifoTopic": "true", "ContentBasedDeduplication": "false"}
+            try:
+                arn = self._clients.sns.create_topic(Name=name, Attributes=attributes)["TopicArn"]
+            except Exception as error:
+                raise translate(error, f"create SNS topic {name!r}") from error
+            self._directory.learn_topic(name, arn)
+        subscribed = self._subscriptions(arn) if topic.subscriptions else {}
+        for subscription in topic.subscriptions:
+            self._declare_subscription(topic, subscription, arn, subscribed, create)
+
+    def _declare_subscription(
+        self, topic: Topic, subscription: Subscription, topic_arn: str, subscribed: Mapping[str, str], create: bool
+    ) -> None:
+        source = Source(topic, subscription)
+        url = self._declare_queue(source, create)
+        attributes = self._directory.queue_attributes(url)
+        queue_arn = attributes["QueueArn"]
+        policy = filter_policy(subscription.pattern)
+        sns = self._clients.sns
+        try:
+            known = subscribed.get(queue_arn)
+            if known is not None:
+                there = sns.get_subscription_attributes(SubscriptionArn=known)["Attributes"]
+                self._compare_subscription(source, there, policy)
+            elif not create:
+                raise DestinationNotFound(
+                    f"{source}: SQS queue {queue_arn} is not subscribed to {topic_arn}, and creating is switched off"
+                )
+            if create:
+                self._allow(url, attributes, topic_arn)
+            if known is None:
+                wanted = {"RawMessageDelivery": "true"} | ({"FilterPolicy": policy} if policy else {})
+                sns.subscribe(
+                    TopicArn=topic_arn,
+                    Protocol="sqs",
+                    Endpoint=queue_arn,
+                    Attributes=wanted,
+                    ReturnSubscriptionArn=True,
+                )
+        except Exception as error:
+            raise translate(error, f"subscribe {queue_arn} to {topic_arn}") from error
+
+    def _compare_subscription(self, source: Source, there: Mapping[str, str], policy: str | None) -> None:
+        if there.get("RawMessageDelivery", "false").lower() != "true":
+            raise _differs(source.name, "its SNS subscription has RawMessageDelivery off")
+        text = there.get("FilterPolicy") or "{}"
+        found, wanted = json.loads(text), json.loads(policy or "{}")
+        if found != wanted:
+            raise _differs(source.name, f"its SNS filter policy is {text}, not {policy} (pattern {source.pattern!r})")
+
+    def _allow(self, url: str, attributes: Mapping[str, str], topic_arn: str) -> None:
+        """Lets the topic send to the queue, beside whatever else its policy says."""
+        policy = json.loads(attributes.get("Policy") or '{"Version":"2012-10-17","Statement":[]}')
+        statement = {
+            "Sid": "messaging",
+            "Effect": "Allow",
+            "Principal": {"Service": "sns.amazonaws.com"},
+            "Action": "sqs:SendMessage",
+            "Resource": attributes["QueueArn"],
+            "Condition": {"ArnEquals": {"aws:SourceArn": topic_arn}},
+        }
+        statements = policy.setdefault("Statement", [])
+        if not isinstance(statements, list):
+            statements = policy["Statement"] = [statements]
+        if any(s.get("Condition") == statement["Condition"] and s.get("Effect") == "Allow" for s in statements):
+            return
+        statements[:] = [s for s in statements if s.get("Sid") != "messaging"] + [statement]
+        self._clients.control.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
+
+    def _subscriptions(self, topic_arn: str) -> dict[str, str]:
+        """The subscription ARN for each subscribed queue ARN."""
+        try:
+            pages = self._clients.sns.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic_arn)
+            return {
+                s["Endpoint"]: s["SubscriptionArn"]
+                for page in pages
+                for s in page.get("Subscriptions", [])
+                if s.get("Protocol") == "sqs"
+            }
+        except Exception as error:
+            raise translate(error, f"look at the subscriptions of {topic_arn}") from error
+
+    def _delete_topic(self, topic: Topic) -> None:
+        name = self.name_of(topic.name, topic.ordered)
+        arn = self._directory.find_topic(name)
+        if arn is None:
+            return
+        sns = self._clients.sns
+        try:
+            # AWS drops subscriptions with their topic; emulators keep them, and a topic of that name finds them again.
+            for subscription in self._subscriptions(arn).values():
+                sns.unsubscribe(SubscriptionArn=subscription)
+            sns.delete_topic(TopicArn=arn)
+        except Exception as error:
+            if code_of(error) not in MISSING:
+                raise translate(error, f"delete SNS topic {name!r}") from error
+        self._directory.forget(name)
+
+    def _delete_queue(self, name: str) -> None:
+        url = self._directory.find_queue(name)
+        if url is None:
+            return
+        try:
+            self._clients.control.delete_queue(QueueUrl=url)
+        except Exception as error:
+            if code_of(error) not in MISSING:
+                raise translate(error, f"delete SQS queue {name!r}") from error
+        self._directory.forget(name)
+
+
+def check_native(topology: Topology) -> None:
+    """Raises ConfigurationError for a native option that this adapter does not have, before anything is made."""
+    for destination in topology:
+        if isinstance(destination, Queue):
+            _native(destination, _QUEUE_OPTIONS)
+        else:
+            _native(destination, _TOPIC_OPTIONS)
+            for subscription in destination.subscriptions:
+                _native(subscription, _QUEUE_OPTIONS)
+
+
+def native_visibility(source: Source) -> int | None:
+    """The lease that a queue or subscription was declared with, in seconds."""
+    holder = source.subscription or source.destination
+    value = holder.native.get("sqs", {}).get("visibility")
+    return None if value is None else int(value)
+
+
+def _native(holder: Queue | Topic | Subscription, known: Mapping[str, tuple[str, type]]) -> Mapping[str, Any]:
+    options = holder.native.get("sqs", {})
+    for name, value in options.items():
+        if name not in known:
+            raise ConfigurationError(f"{holder}: unknown native option {name!r} for sqs; known: {', '.join(known)}")
+        kind = known[name][1]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise ConfigurationError(f"{holder}: native option {name!r} for sqs must be {kind.__name__}, not {value!r}")
+    return options
+
+
+def _compare(name: str, there: Mapping[str, str], wanted: Mapping[str, Any]) -> None:
+    for attribute, value in wanted.items():
+        found: Any = there.get(attribute)
+        if attribute == "RedrivePolicy":
+            found = json.loads(found) if found else None
+            if found is not None:
+                found = {k: int(v) if k == "maxReceiveCount" else v for k, v in found.items()}
+        if found is None and attribute == "MessageRetentionPeriod":
+            # AWS always tells; an emulator that does not, keeps messages for ever.
+            continue
+        if found != value:
+            raise _differs(name, f"its {attribute} is {found}, not {value}")
+
+
+def _differs(name: str, how: str) -> TopologyError:
+    return TopologyError(
+        f"{name!r} is declared differently from what is there: {how}; declare it as it is there, or delete it first"
+    )

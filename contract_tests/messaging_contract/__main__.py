@@ -1,0 +1,114 @@
+"""`python -m messaging_contract`: runs the contract suite against brokers, lists its clauses, tries its saboteurs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from messaging_contract import parallel
+from messaging_contract.anchors import coverage
+from messaging_contract.brokers import Settings
+from messaging_contract.clauses import all_clauses
+from messaging_contract.report import check_path, describe
+from messaging_contract.session import ContractSession
+
+_HERE = Path(__file__).parent
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status: 0 when every clause held on every broker that was run."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.list:
+        return _list(options.json)
+    if options.saboteurs:
+        from messaging_contract.saboteurs.hunt import hunt
+
+        return hunt(options.k)
+    reports = [Path(name) for name in options.report]
+    try:
+        for path in reports:
+            check_path(path)
+        settings = Settings.of(options.broker, options.containers, options.require, os.environ)
+        session = ContractSession(settings, reports)
+    except ValueError as error:
+        parser.error(str(error))
+    brokers = len(settings.brokers) + len(settings.containers)
+    jobs = min(options.jobs or (1 if options.exitfirst or options.verbose else 2 * (os.cpu_count() or 1)), brokers)
+    if jobs > 1:
+        chosen = ["-k", options.k] if options.k else []
+        return parallel.run(settings, jobs, chosen, all_clauses(), reports, partial(print, flush=True))
+    return int(pytest.main(_pytest_arguments(options), plugins=[session]))
+
+
+def _pytest_arguments(options: argparse.Namespace) -> list[str]:
+    # Its own configuration: what the project around it sets for its tests is none of the suite's business.
+    chosen = [
+        "-c",
+        str(_HERE / "pytest.ini"),
+        "--rootdir",
+        str(_HERE),
+        str(_HERE / "clauses"),
+        "-p",
+        "no:cacheprovider",
+    ]
+    if options.k:
+        chosen += ["-k", options.k]
+    if options.exitfirst:
+        chosen.append("-x")
+    if options.verbose:
+        chosen.append("-v")
+    return chosen
+
+
+def _list(as_json: bool) -> int:
+    clauses = all_clauses()
+    covered = coverage(clauses)
+    if as_json:
+        print(json.dumps({"clauses": [describe(c) for c in clauses], "coverage": covered}, indent=1))
+        return 0
+    for clause in clauses:
+        numbers = ", ".join([*map(str, clause.anchors), *(f"F{number}" for number in clause.failures)])
+        needs = ", ".join([*clause.needs, *(f"control {name}" for name in clause.controls)])
+        print(f"{clause.id}\n    {clause.sentence}")
+        print(f"    covers {numbers or 'nothing listed'}" + (f"; needs {needs}" if needs else ""))
+    print(f"\n{len(clauses)} clauses")
+    for title, table in covered.items():
+        done = sum(1 for row in table if row["clauses"])
+        print(f"\n{title}: {done} of {len(table)} covered; the others:")
+        for row in table:
+            if not row["clauses"]:
+                print(f"  {row['number']:>3} {row['text']}: {row['why not']}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m messaging_contract", description=__doc__)
+    parser.add_argument("--broker", action="append", default=[], metavar="URL", help="a running broker (repeatable)")
+    parser.add_argument(
+        "--containers", metavar="NAMES", help="brokers to start, such as rabbitmq,kafka,sqs (MESSAGING_CONTAINERS)"
+    )
+    parser.add_argument(
+        "--require", action="store_true", help="a broker that is not there is a failure (MESSAGING_REQUIRE=1)"
+    )
+    parser.add_argument("-k", metavar="EXPRESSION", help="only clauses whose id matches, as in pytest")
+    parser.add_argument("-x", "--exitfirst", action="store_true", help="stop at the first failure")
+    parser.add_argument(
+        "-j", "--jobs", type=int, default=0, metavar="N", help="brokers at a time (twice the cores; 1 with -x or -v)"
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="a line a clause")
+    parser.add_argument("--report", action="append", default=[], metavar="FILE", help=".md, .json, .html (repeatable)")
+    parser.add_argument("--list", action="store_true", help="show the clauses and what they cover, and stop")
+    parser.add_argument("--json", action="store_true", help="with --list: for machines")
+    parser.add_argument("--saboteurs", action="store_true", help="prove the suite: every planted defect must be found")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

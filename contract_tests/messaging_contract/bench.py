@@ -1,0 +1,211 @@
+"""What a clause works with: a broker, unique names, a ledger, and cleaning up behind it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from threading import Lock
+from typing import Any
+from uuid import uuid4
+
+from messaging import Broker, Capabilities, Consumer, Delivery, MessagingError, Queue, Subscription, Topic
+from messaging.topology import Destination, Source
+from messaging_contract.clause import Kind
+from messaging_contract.harness import Harness, Link
+from messaging_contract.ledger import Ledger
+
+
+class Bench:
+    """Made for one run of one clause on one broker, and closed after it.
+
+    May be used by the threads a clause starts: `_lock` guards what is to be closed and deleted.
+    """
+
+    def __init__(self, harness: Harness, kind: Kind = "queue") -> None:
+        self.harness = harness
+        self.kind = kind
+        self.test_id = uuid4().hex[:12]
+        self._stack = ExitStack()
+        self._brokers: list[Broker] = []
+        self._names = 0
+        self._lock = Lock()
+
+    @property
+    def broker(self) -> Broker:
+        """A connection shared with other clauses. Not to be closed or broken."""
+        return self.harness.broker
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for something that should happen, before the clause fails."""
+        return self.harness.patience
+
+    @property
+    def able(self) -> Capabilities:
+        return self.harness.capabilities
+
+    def connect(self, **options: Any) -> Broker:
+        """A connection of its own."""
+        return self.adopt(self.harness.connect(**options))
+
+    def adopt(self, broker: Broker) -> Broker:
+        """Closes `broker` at the end of the clause, and deletes what it declared."""
+        with self._lock:
+            self._brokers.append(broker)
+            self._stack.callback(broker.close)
+        return broker
+
+    def link(self) -> Link:
+        """A breakable connection (control "link")."""
+        assert self.harness.link is not None
+        link = self.harness.link()
+        with self._lock:
+            self._stack.callback(link.close)
+            self._stack.callback(link.resume)
+        return link
+
+    def name(self) -> str:
+        """A name nobody else uses."""
+        with self._lock:
+            self._names += 1
+            return f"mc-{self.test_id}-{self._names}"
+
+    def queue(self, broker: Broker | None = None, **fields: Any) -> Queue:
+        """A new queue, declared."""
+        queue = Queue(self.name(), **fields)
+        (broker or self.broker).declare(queue)
+        return queue
+
+    def topic(self, *groups: Subscription | str, broker: Broker | None = None, **fields: Any) -> Topic:
+        """A new topic, declared with these subscriptions."""
+        topic = Topic(self.name(), *groups, **fields)
+        (broker or self.broker).declare(topic)
+        return topic
+
+    def source(self, **fields: Any) -> Source:
+        """A new queue, or a new topic with a subscription, whichever this run of the clause is on; declared."""
+        if self.kind == "queue":
+            return Source(self.queue(**fields))
+        dead_letter = fields.pop("dead_letter", True)
+        subscription = Subscription("g", dead_letter=dead_letter)
+        return Source(self.topic(subscription, **fields), subscription)
+
+    def consume(
+        self,
+        source: Source | str | Destination,
+        group: str | None = None,
+        *,
+        broker: Broker | None = None,
+        **options: Any,
+    ) -> Consumer:
+        """A consumer, closed at the end of the clause."""
+        destination, group = _parts(source, group)
+        consumer = (broker or self.broker).subscribe(destination, group, **options)
+        with self._lock:
+            self._stack.callback(consumer.close)
+        return consumer
+
+    def dead_letters(self, source: Source | str | Destination, group: str | None = None) -> Consumer:
+        """A consumer of a dead-letter queue, closed at the end of the clause."""
+        destination, group = _parts(source, group)
+        consumer = self.broker.dead_letters(destination, group)
+        with self._lock:
+            self._stack.callback(consumer.close)
+        return consumer
+
+    def depth(self, source: Source) -> int:
+        """Messages waiting, as the broker tells."""
+        return self.broker.depth(*_parts(source, None))
+
+    def dead_letter_depth(self, source: Source) -> int:
+        """Messages in the dead-letter queue, as the broker tells."""
+        return self.broker.dead_letter_depth(*_parts(source, None))
+
+    def ledger(self, name: str = "m") -> Ledger:
+        """A ledger for the messages of one destination."""
+        return Ledger(self.test_id, name)
+
+    def volume(self, most: int) -> int:
+        """`most` messages, or fewer where the broker is slow."""
+        return min(most, self.harness.volume)
+
+    def take(
+        self,
+        consumer: Consumer,
+        ledger: Ledger,
+        count: int | None = None,
+        *,
+        ack: bool = False,
+        only: Iterable[str] | None = None,
+        timeout: float | None = None,
+        batch: int = 100,
+    ) -> list[Delivery]:
+        """Receives `count` messages, or until none of those published (`only`: of these) is missing.
+
+        Returns what came by the deadline; asserts that it was enough when `count` is given, and leaves it to the
+        ledger otherwise. ack: settles them.
+        """
+        due = None if only is None else set(only)
+        limit = self.patience if timeout is None else timeout
+        deadline = time.monotonic() + limit
+        taken: list[Delivery] = []
+        while time.monotonic() < deadline:
+            if count is None:
+                if not (ledger.missing if due is None else ledger.missing & due):
+                    break
+            elif len(taken) >= count:
+                break
+            most = batch if count is None else min(batch, count - len(taken))
+            own = ledger.receive(consumer.receive(most, 0.5))
+            taken += own
+            if ack and own:
+                consumer.ack(own)
+                ledger.settle(own)
+        if count is not None:
+            assert len(taken) == count, f"{len(taken)} of {count} messages of {consumer.source} within {limit:g} s"
+        return taken
+
+    def one(self, consumer: Consumer, ledger: Ledger, timeout: float | None = None) -> Delivery:
+        """Receives one message, unsettled."""
+        return self.take(consumer, ledger, 1, timeout=timeout)[0]
+
+    def quiet(self, consumer: Consumer, ledger: Ledger, seconds: float | None = None) -> None:
+        """Asserts that no message of the clause comes for `seconds` (default: what proves absence here)."""
+        deadline = time.monotonic() + (self.harness.quiet if seconds is None else seconds)
+        while (left := deadline - time.monotonic()) > 0:
+            own = [d for d in consumer.receive(100, left) if ledger.owns(d)]
+            assert not own, f"{consumer.source} delivered {own} where nothing was to come"
+
+    def eventually(self, condition: Callable[[], bool], what: str, timeout: float | None = None) -> None:
+        """Waits until `condition` holds; fails with `what` at the deadline."""
+        limit = self.patience if timeout is None else timeout
+        deadline = time.monotonic() + limit
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {limit:g} s: {what}"
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        """Closes what the clause opened and deletes what it declared. Raises what closing raised, after the rest."""
+        try:
+            self._stack.close()
+        finally:
+            self._delete()
+
+    def _delete(self) -> None:
+        prefix = f"mc-{self.test_id}-"
+        broker = self.harness.broker
+        topologies = [b.topology for b in (broker, *self._brokers)]
+        mine = dict.fromkeys(d for topology in topologies for d in topology if d.name.startswith(prefix))
+        for destination in mine:
+            try:
+                broker.delete(destination)
+            except MessagingError:
+                self.harness.renew()
+                self.harness.broker.delete(destination)
+
+
+def _parts(source: Source | str | Destination, group: str | None) -> tuple[str | Destination, str | None]:
+    if isinstance(source, Source):
+        return source.destination, source.subscription.group if source.subscription else None
+    return source, group

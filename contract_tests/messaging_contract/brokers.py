@@ -1,0 +1,188 @@
+"""From what the user asked for to harnesses: URLs, containers, the emulators and the memory broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import messaging
+from messaging import Broker
+from messaging.config import redact
+from messaging.errors import BrokerUnavailable, ConfigurationError
+from messaging_contract.foreign import foreign_for
+from messaging_contract.harness import Harness, Link, connect_to
+from messaging_contract.links import ProxiedBroker, ProxyLink
+from messaging_contract.proxy import HOST
+
+REAL = ("rabbitmq", "kafka", "sqs")
+"""The containers that are started when nothing was asked for."""
+
+_PROXIED = {"rabbitmq": 5672, "sqs": 80}
+"""Brokers that are reached at one address, so that a proxy carries all there is, and their ports."""
+
+
+class Unavailable(Exception):
+    """A broker that cannot be reached or started. The text says why."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A broker that was asked for. `open` reaches or starts it; raises Unavailable."""
+
+    name: str
+    open: Callable[[], Harness]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """brokers: URLs, profiles or `module:function` that returns a Harness. containers: specs of the catalogue.
+
+    require: a broker that is not there is a failure. Both lists empty: the default brokers.
+    """
+
+    brokers: tuple[str, ...] = ()
+    containers: tuple[str, ...] = ()
+    require: bool = False
+
+    @classmethod
+    def of(cls, brokers: list[str], containers: str | None, require: bool, env: Mapping[str, str]) -> Settings:
+        """From the command line, with the environment's MESSAGING_CONTAINERS and MESSAGING_REQUIRE as defaults."""
+        names = "" if containers is None and brokers else containers or env.get("MESSAGING_CONTAINERS", "")
+        specs = tuple(name.strip() for name in names.split(",") if name.strip())
+        asked = containers is not None or bool(brokers)
+        if not asked:
+            brokers = ["memory://", *(["sqs+moto://"] if find_spec("moto") and find_spec("boto3") else [])]
+            specs = specs or REAL
+        return cls(tuple(brokers), specs, require or env.get("MESSAGING_REQUIRE", "") not in ("", "0"))
+
+
+def candidates(settings: Settings) -> list[Candidate]:
+    """The brokers to test, in order. Raises ValueError when a container spec is unknown."""
+    found = [Candidate(_label(broker), partial(open_broker, broker)) for broker in settings.brokers]
+    if settings.containers:
+        try:
+            from messaging_contract.containers import catalogue
+        except ImportError as error:
+            reason = f'{error}: python -m pip install "anybroker[contract]"'
+            return found + [Candidate(spec, partial(_fail, reason)) for spec in settings.containers]
+        for spec in settings.containers:
+            found.append(Candidate(catalogue.find(spec).name, partial(_open_container, spec)))
+    return found
+
+
+def open_broker(target: str) -> Harness:
+    """A harness for a URL, a profile, or `module:function`. Raises Unavailable."""
+    if target.startswith("memory://"):
+        return memory_harness()
+    if target == "sqs+moto://":
+        return _moto_process()
+    if "://" not in target and ":" in target:
+        module, _, function = target.partition(":")
+        harness: Harness = getattr(import_module(module), function)()
+        return harness
+    harness = url_harness(target)
+    try:
+        harness.broker.ping()
+    except BrokerUnavailable as error:
+        harness.close()
+        raise Unavailable(str(error)) from error
+    except ConfigurationError as error:
+        if isinstance(error.__cause__, ImportError):
+            raise Unavailable(str(error)) from error
+        raise
+    return harness
+
+
+def memory_harness() -> Harness:
+    """One memory broker that every connection of the harness shares."""
+    from messaging_memory import MemoryServer
+
+    server = MemoryServer()
+
+    def connect(**options: Any) -> Broker:
+        return messaging.connect("memory://", **{"server": server, **options})
+
+    return Harness("memory", connect, url="memory://", quiet=0.1)
+
+
+def url_harness(url: str, name: str | None = None) -> Harness:
+    """A running broker. Where one address carries everything it can be cut with a proxy."""
+    harness = Harness(name or _label(url), connect_to(url), url=url, remote=url, quiet=0.5, foreign=foreign_for(url))
+    parts = urlsplit(url)
+    if parts.scheme == "sqs":
+        harness.volume = 300
+    if parts.scheme in ("rabbitmq", "kafka", "sqs"):
+        harness.at = partial(_at, url)
+    if parts.scheme in ("rabbitmq", "kafka") and parts.hostname and "," not in parts.netloc:
+        default = {"rabbitmq": 5672, "kafka": 9092}[parts.scheme]
+        harness.several_hosts = _at(url, f"{HOST}:1,{parts.hostname}", parts.port or default)
+    if parts.scheme == "rabbitmq":
+        user = f"nobody:wrong@{parts.netloc.rpartition('@')[2]}"
+        harness.wrong_credentials = urlunsplit(parts._replace(netloc=user))
+    if parts.scheme in _PROXIED and parts.hostname and "," not in parts.netloc:
+        harness.link = partial(_link, url, (parts.hostname, parts.port or _PROXIED[parts.scheme]))
+    return harness
+
+
+def _link(url: str, upstream: tuple[str, int]) -> Link:
+    return ProxyLink(upstream, lambda port: _at(url, HOST, port))
+
+
+def _at(url: str, host: str, port: int) -> str:
+    parts = urlsplit(url)
+    user, at, _ = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user}{at}{host}:{port}"))
+
+
+def _open_container(spec: str) -> Harness:
+    from messaging_contract.containers import catalogue, engine
+    from messaging_contract.containers.errors import BrokerNotReady, ContainersUnavailable
+
+    entry = catalogue.find(spec)
+    try:
+        engine.check()
+        container = entry.container()
+        broker = ProxiedBroker(container) if spec.startswith("kafka") else None
+        container.start()
+    except (ContainersUnavailable, BrokerNotReady) as error:
+        raise Unavailable(str(error)) from error
+    harness = url_harness(broker.url if broker else container.url, entry.name)
+    harness.closing.append(container.stop)
+    harness.pause, harness.unpause = container.pause, container.unpause
+    if container.keeps_data:
+        harness.restart = container.restart
+    if broker is not None:
+        harness.link = broker.link
+        harness.closing.append(broker.close)
+    return harness
+
+
+def _moto_process() -> Harness:
+    from messaging_contract.moto_process import MotoProcess
+
+    process = MotoProcess()
+    try:
+        process.start()
+    except OSError as error:
+        raise Unavailable(f"moto's server did not start: {error}") from error
+    harness = url_harness(process.url, "sqs:moto-process")
+    harness.volume = 60
+    harness.closing.append(process.stop)
+    return harness
+
+
+def _fail(reason: str) -> Harness:
+    raise Unavailable(reason)
+
+
+def _label(target: str) -> str:
+    if target.startswith("sqs+moto"):
+        return "sqs:moto-process"
+    if target.startswith("memory"):
+        return "memory"
+    return redact(target).split("?")[0].rstrip("/")

@@ -1,0 +1,250 @@
+"""Reject and the dead-letter queue: confirmed there before it leaves its source, with its story in the headers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from threading import Lock
+
+import pytest
+
+from messaging import Queue, TopologyError
+from messaging.dead_letter import ATTEMPTS, HEADERS, REASON, SOURCE, TIME
+from messaging_contract.bench import Bench
+from messaging_contract.clause import TOPIC, clause
+
+
+@clause(
+    "dead_letter.content",
+    "A rejected message is in the dead-letter queue as it was, with its source, the reason and the attempts.",
+    anchors=[43, 80, 82],
+    failures=[20, 23],
+    needs="dead_letter",
+)
+def test_content(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    consumer = bench.consume(source)
+    sent = ledger.message({"n": 1}, key="k", type="t.u", headers={"h": "v"}, correlation_id="c", reply_to="r")
+    before = time.time()
+    ledger.publish_one(bench.broker, source.destination, sent)
+    bench.one(consumer, ledger).nack()
+    bench.one(consumer, ledger).reject("no good: ü")
+    dead = bench.one(bench.dead_letters(source), ledger)
+    assert (dead.id, dead.body, dead.key, dead.type) == (sent.id, sent.body, "k", "t.u")
+    assert (dead.content_type, dead.correlation_id, dead.reply_to) == (sent.content_type, "c", "r")
+    own = {name: value for name, value in dead.headers.items() if name not in HEADERS}
+    assert own == dict(sent.headers)
+    assert dead.headers[SOURCE] == source.name
+    assert dead.headers[REASON] == "no good: ü"
+    assert dead.headers[ATTEMPTS] == "2"
+    assert before - 1 <= float(dead.headers[TIME]) <= time.time() + 1
+    assert dead.attempt == 1
+    dead.ack()
+
+
+@clause(
+    "dead_letter.leaves-the-source",
+    "A rejected message never comes again from its source, and its source no longer holds it.",
+    anchors=[43],
+    failures=[20],
+    needs="dead_letter",
+)
+def test_leaves_the_source(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    consumer = bench.consume(source)
+    ledger.publish(bench.broker, source.destination, ledger.messages(3))
+    for delivery in bench.take(consumer, ledger):
+        delivery.reject("no")
+    consumer.flush()
+    bench.eventually(lambda: bench.dead_letter_depth(source) == 3, "three dead letters")
+    bench.quiet(consumer, ledger)
+    consumer.close()
+    bench.quiet(bench.consume(source), ledger)
+    bench.eventually(lambda: bench.depth(source) == 0, "a depth of 0")
+
+
+@clause(
+    "dead_letter.close-carries-out",
+    "Rejects made just before close are carried out: each message is either dead-lettered or still in its source.",
+    anchors=[83],
+    failures=[6, 23],
+    needs="dead_letter",
+)
+def test_close_carries_out(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    consumer = bench.consume(source)
+    ledger.publish(bench.broker, source.destination, ledger.messages(12))
+    for delivery in bench.take(consumer, ledger):
+        delivery.reject("closing")
+    consumer.close()
+    view = ledger.view("dead")
+    bench.take(bench.dead_letters(source), view, ack=True)
+    view.check()
+    bench.quiet(bench.consume(source), ledger)
+
+
+@clause(
+    "dead_letter.own-group",
+    "Each group has its own dead-letter queue; the same message may be rejected by one and handled by another.",
+    anchors=[68, 80],
+    on=TOPIC,
+    needs="dead_letter",
+)
+def test_own_group(bench: Bench) -> None:
+    topic, ledger = bench.topic("good", "bad"), bench.ledger()
+    good, bad = bench.consume(topic, "good"), bench.consume(topic, "bad")
+    ledger.publish_one(bench.broker, topic, ledger.message())
+    bench.one(bad, ledger.view("bad")).reject("not for me")
+    view = ledger.view("good")
+    bench.take(good, view, ack=True)
+    view.check()
+    dead = bench.one(bench.dead_letters(topic, "bad"), ledger)
+    assert dead.headers[SOURCE] == f"{topic.name}--bad"
+    dead.ack()
+    assert bench.broker.dead_letter_depth(topic, "good") == 0
+
+
+@clause(
+    "dead_letter.none",
+    "Without a dead-letter queue a rejected message is discarded, with a warning in the log.",
+    anchors=[43, 84],
+    needs="dead_letter",
+)
+def test_none(bench: Bench) -> None:
+    source, ledger = bench.source(dead_letter=False), bench.ledger()
+    consumer = bench.consume(source)
+    ledger.publish_one(bench.broker, source.destination, ledger.message())
+    with _Warnings() as warnings:
+        bench.one(consumer, ledger).reject("gone")
+        consumer.flush()
+        bench.eventually(lambda: any(source.name in text for text in warnings.texts), "a warning that names the source")
+    bench.quiet(consumer, ledger)
+    bench.eventually(lambda: bench.depth(source) == 0, "a depth of 0")
+    with pytest.raises(TopologyError, match="dead-letter"):
+        bench.dead_letters(source)
+
+
+@clause(
+    "dead_letter.is-a-queue",
+    "Dead letters are consumed like any queue's: a nack brings one again, an ack ends it.",
+    anchors=[80, 91],
+    needs="dead_letter",
+)
+def test_is_a_queue(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    consumer = bench.consume(source)
+    ledger.publish_one(bench.broker, source.destination, ledger.message())
+    bench.one(consumer, ledger).reject("no")
+    graveyard = bench.dead_letters(source)
+    first = bench.one(graveyard, ledger)
+    first.nack()
+    again = bench.one(graveyard, ledger)
+    assert (again.id, again.attempt) == (first.id, 2)
+    again.ack()
+    graveyard.flush()
+    bench.quiet(graveyard, ledger)
+    bench.eventually(lambda: bench.dead_letter_depth(source) == 0, "no dead letters")
+
+
+@clause(
+    "dead_letter.back-and-again",
+    "A dead letter that is published to its source again and fails again has its old story replaced.",
+    anchors=[82, 91],
+    needs="dead_letter",
+)
+def test_back_and_again(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    consumer, graveyard = bench.consume(source), bench.dead_letters(source)
+    ledger.publish_one(bench.broker, source.destination, ledger.message())
+    bench.one(consumer, ledger).reject("first")
+    dead = bench.one(graveyard, ledger)
+    bench.broker.publish(source.destination, dead.message)
+    dead.ack()
+    back = bench.one(consumer, ledger)
+    assert (back.id, back.attempt) == (dead.id, 1)
+    back.reject("second")
+    dead = bench.one(graveyard, ledger)
+    assert dead.headers[REASON] == "second"
+    assert dead.headers[SOURCE] == source.name
+    dead.ack()
+
+
+@clause(
+    "dead_letter.does-not-expire",
+    "A dead letter stays, though the message it was had a time to live.",
+    anchors=[16, 82],
+    needs=["dead_letter", "ttl"],
+)
+def test_does_not_expire(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    consumer = bench.consume(source)
+    message = ledger.message(ttl=3.0)
+    ledger.publish_one(bench.broker, source.destination, message)
+    bench.one(consumer, ledger).reject("no")
+    expires_at = message.expires_at
+    assert expires_at is not None
+    bench.eventually(lambda: time.time() > expires_at, "the message to expire")
+    dead = bench.one(bench.dead_letters(source), ledger)
+    assert dead.id == message.id
+    dead.ack()
+
+
+@clause(
+    "dead_letter.long-reason",
+    "A reason of any length and content arrives, or its beginning; rejecting never fails because of it.",
+    anchors=[82],
+    needs="dead_letter",
+)
+def test_long_reason(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    consumer, graveyard = bench.consume(source), bench.dead_letters(source)
+    reasons = ["Traceback:\n\tline\r\n" * 200, "", "\x00 control \x1b[31m ü 🚀"]
+    messages = ledger.messages(len(reasons))
+    by_id = {message.id: reason for message, reason in zip(messages, reasons, strict=True)}
+    ledger.publish(bench.broker, source.destination, messages)
+    for delivery in bench.take(consumer, ledger):
+        delivery.reject(by_id[delivery.id])
+    consumer.flush()
+    dead = bench.take(graveyard, ledger, len(reasons), ack=True)
+    assert {delivery.id for delivery in dead} == set(by_id)
+    for delivery in dead:
+        assert by_id[delivery.id].startswith(delivery.headers[REASON][:200])
+
+
+@clause(
+    "dead_letter.declared-name",
+    "The dead-letter queue can be read by its name, <source>--dlq, without having declared the source.",
+    anchors=[86],
+    needs="dead_letter",
+)
+def test_declared_name(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    consumer = bench.consume(source)
+    ledger.publish_one(bench.broker, source.destination, ledger.message())
+    bench.one(consumer, ledger).reject("no")
+    consumer.flush()
+    other = bench.connect()
+    graveyard = bench.consume(Queue(f"{source.name}--dlq", dead_letter=False), broker=other)
+    dead = bench.one(graveyard, ledger)
+    assert dead.headers[SOURCE] == source.name
+    dead.ack()
+
+
+class _Warnings(logging.Handler):
+    """Collects what is logged at warning level or above. `_guard` guards the texts."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._guard = Lock()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with self._guard:
+            self.texts.append(record.getMessage())
+
+    def __enter__(self) -> _Warnings:
+        logging.getLogger().addHandler(self)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        logging.getLogger().removeHandler(self)

@@ -1,0 +1,108 @@
+"""Delayed publishing: never early, and a long delay holds up nobody."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from messaging import InvalidMessage
+from messaging_contract.bench import Bench
+from messaging_contract.clause import QUEUE, TOPIC, clause
+from messaging_contract.ledger import Ledger
+
+
+@clause(
+    "delay.queue",
+    "A message published to a queue with a delay is not seen before it.",
+    anchors=[92],
+    on=QUEUE,
+    needs="delayed_queue",
+)
+def test_queue(bench: Bench) -> None:
+    _never_early(bench)
+
+
+@clause(
+    "delay.topic",
+    "A message published to a topic with a delay is seen by no group before it, and by each after.",
+    anchors=[92],
+    on=TOPIC,
+    needs="delayed_topic",
+)
+def test_topic(bench: Bench) -> None:
+    _never_early(bench)
+
+
+def _never_early(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    consumer = bench.consume(source)
+    for publish in ("publish", "publish_many", "publish_nowait"):
+        message = ledger.message(key="k", headers={"h": "v"})
+        started = time.monotonic()
+        if publish == "publish_many":
+            bench.broker.publish_many(source.destination, [message], delay=1.0)
+        elif publish == "publish_nowait":
+            bench.broker.publish_nowait(source.destination, message, delay=1.0).result(30)
+        else:
+            bench.broker.publish(source.destination, message, delay=1.0)
+        ledger.confirm(message.id)
+        delivery = bench.one(consumer, ledger)
+        waited = time.monotonic() - started
+        assert 0.99 <= waited < 10, f"{publish} with a delay of 1 s arrived after {waited:.2f} s"
+        assert (delivery.attempt, dict(delivery.headers), delivery.key) == (1, dict(message.headers), "k")
+        delivery.ack()
+    bench.quiet(consumer, ledger)
+    ledger.check()
+
+
+@clause(
+    "delay.overtakes",
+    "A short delay overtakes a longer one that was published earlier, and no delay overtakes both.",
+    anchors=[94],
+    on=QUEUE,
+    needs="delayed_queue",
+)
+def test_overtakes(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    consumer = bench.consume(source)
+    order = _publish(bench, ledger, source.destination, [4.0, 2.0, 0.0])
+    received = [delivery.id for delivery in bench.take(consumer, ledger, ack=True)]
+    assert received == order[::-1]
+    ledger.check()
+
+
+@clause(
+    "delay.waits-in-the-broker",
+    "A delayed message is delivered though its publisher and all consumers went away meanwhile.",
+    anchors=[92],
+    failures=[29],
+    on=QUEUE,
+    needs="delayed_queue",
+)
+def test_waits_in_the_broker(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    with bench.connect(topology=source.destination) as publisher:
+        _publish(bench, ledger, source.destination, [1.0], publisher)
+    bench.take(bench.consume(source), ledger, ack=True)
+    ledger.check()
+
+
+@clause(
+    "delay.invalid",
+    "A delay that is negative or not a number of seconds is refused, and nothing is sent.",
+    anchors=[95],
+    on=QUEUE,
+    needs="delayed_queue",
+)
+def test_invalid(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    consumer = bench.consume(source)
+    for delay in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(InvalidMessage):
+            bench.broker.publish(source.destination, ledger.message(), delay=delay)
+    bench.quiet(consumer, ledger)
+
+
+def _publish(bench: Bench, ledger: Ledger, destination: object, delays: list[float], by: object = None) -> list[str]:
+    return [ledger.publish_one(by or bench.broker, destination, ledger.message(), delay=delay) for delay in delays]

@@ -1,0 +1,64 @@
+"""RabbitMQ, as in the official `rabbitmq` image."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from messaging_contract.containers.base import BrokerContainer
+from messaging_contract.containers.ports import HOST
+
+
+class RabbitMQContainer(BrokerContainer):
+    """One RabbitMQ node. `exec("rabbitmqctl ...")` reaches its alarms, policies and users."""
+
+    port_inside: ClassVar[int] = 5672
+
+    _version = ""
+
+    @property
+    def url(self) -> str:
+        return f"rabbitmq://guest:guest@{HOST}:{self.port}/"
+
+    @property
+    def version(self) -> str:
+        return self._version
+
+    def answers(self) -> bool:
+        import pika  # type: ignore[import-untyped, unused-ignore]
+        from pika.adapters.utils.connection_workflow import (  # type: ignore[import-untyped, unused-ignore]
+            AMQPConnectorException,
+        )
+        from pika.exceptions import AMQPError  # type: ignore[import-untyped, unused-ignore]
+
+        parameters = pika.ConnectionParameters(
+            HOST,
+            self.port,
+            socket_timeout=2,
+            stack_timeout=3,
+            blocked_connection_timeout=2,
+            connection_attempts=1,
+        )
+        try:
+            with _quiet(), pika.BlockingConnection(parameters) as connection:
+                connection.channel()
+                # pika keeps what the server said of itself on an attribute that is not public, nor in its types.
+                handshake: Any = connection
+                self._version = handshake._impl.server_properties["version"]
+                return True
+        except (AMQPError, AMQPConnectorException, OSError):
+            return False
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """A refused connection is what we poll for, and pika would log each as an error with its traceback."""
+    logger = logging.getLogger("pika")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

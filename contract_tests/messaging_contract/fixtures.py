@@ -1,0 +1,44 @@
+"""The fixtures behind a clause, registered by `ContractSession` for its own run only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from messaging_contract.brokers import Candidate, Unavailable
+from messaging_contract.harness import Harness
+
+UNAVAILABLE: pytest.StashKey[dict[str, str]] = pytest.StashKey()
+"""Why a broker is not there, by its name."""
+REQUIRED: pytest.StashKey[bool] = pytest.StashKey()
+"""Whether a broker that is not there is a failure."""
+
+
+@pytest.fixture(scope="session")
+def contract_broker(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    """The broker of this run of a clause: started for its first clause, closed after its last."""
+    candidate: Candidate = request.param
+    unavailable = request.config.stash[UNAVAILABLE]
+    harness = None
+    if candidate.name not in unavailable:
+        try:
+            harness = candidate.open()
+        except Unavailable as error:
+            unavailable[candidate.name] = str(error)
+    if harness is None:
+        reason = unavailable[candidate.name]
+        if request.config.stash[REQUIRED]:
+            pytest.fail(f"{candidate.name} is required and not there: {reason}", pytrace=False)
+        pytest.skip(f"not run: {candidate.name}: {reason}")
+    harness.name = candidate.name
+    try:
+        yield harness
+    finally:
+        harness.close()
+
+
+@pytest.fixture
+def bench(contract_broker: Harness) -> Harness:
+    """What a clause's function names as its argument; the runner makes the Bench, one a run of the function."""
+    return contract_broker

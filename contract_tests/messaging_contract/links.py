@@ -1,0 +1,74 @@
+"""Breakable connections: a proxy in front of a running broker, or in front of everything a container advertises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import messaging
+from messaging import Broker
+from messaging_contract.proxy import HOST, TcpProxy
+
+if TYPE_CHECKING:
+    from messaging_contract.containers.base import BrokerContainer
+
+
+class ProxyLink:
+    """A `Link` through a proxy of its own."""
+
+    def __init__(self, upstream: tuple[str, int], url_at: Callable[[int], str]) -> None:
+        self._proxy = TcpProxy(upstream)
+        self._url = url_at(self._proxy.port)
+        self.cut = self._proxy.cut
+        self.blackhole = self._proxy.blackhole
+        self.resume = self._proxy.resume
+        self.close = self._proxy.close
+
+    def connect(self, **options: Any) -> Broker:
+        return messaging.connect(self._url, **options)
+
+
+class ProxiedBroker:
+    """A container whose advertised address is a proxy's, for brokers (Kafka) that tell clients where to go.
+
+    Every connection goes through the one proxy, so what a `link` does happens to all of them.
+    """
+
+    def __init__(self, container: BrokerContainer) -> None:
+        self._proxy = TcpProxy()
+        self._container = container
+        environment = container.environment
+
+        def through_proxy() -> dict[str, str]:
+            self._proxy.upstream = (HOST, container.port)
+            direct = f"{HOST}:{container.port}"
+            return {name: value.replace(direct, f"{HOST}:{self._proxy.port}") for name, value in environment().items()}
+
+        container.environment = through_proxy  # type: ignore[method-assign]
+
+    @property
+    def url(self) -> str:
+        return f"{urlsplit(self._container.url).scheme}://{HOST}:{self._proxy.port}"
+
+    def link(self) -> SharedLink:
+        return SharedLink(self._proxy, self.url)
+
+    def close(self) -> None:
+        self._proxy.close()
+
+
+class SharedLink:
+    """A `Link` through the one proxy of a `ProxiedBroker`."""
+
+    def __init__(self, proxy: TcpProxy, url: str) -> None:
+        self._url = url
+        self.cut = proxy.cut
+        self.blackhole = proxy.blackhole
+        self.resume = proxy.resume
+
+    def connect(self, **options: Any) -> Broker:
+        return messaging.connect(self._url, **options)
+
+    def close(self) -> None:
+        """The proxy stays; it is the harness's."""

@@ -1,0 +1,109 @@
+"""Several brokers at a time, a process each: the clauses wait far more than they compute."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from messaging_contract.brokers import Settings, candidates
+from messaging_contract.clause import Clause
+from messaging_contract.report import Matrix, summary, write
+from messaging_contract.runner import Outcome, Result
+from messaging_contract.terminal import show
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Child:
+    """One broker, tested by a process of its own. `output`: what it printed."""
+
+    name: str
+    status: int
+    output: str
+    matrix: Matrix
+
+
+def run(
+    settings: Settings, jobs: int, chosen: Sequence[str], clauses: list[Clause], reports: list[Path], say: Say
+) -> int:
+    """Runs `jobs` brokers at a time, and reports as one run. Returns the exit status.
+
+    chosen: further arguments for each. clauses: all there are, the rows of the matrix.
+    """
+    started = time.monotonic()
+    names = [candidate.name for candidate in candidates(settings)]
+    targets = [("--broker", broker) for broker in settings.brokers]
+    targets += [("--containers", spec) for spec in settings.containers]
+    done: dict[str, _Child] = {}
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(jobs) as pool:
+        running = []
+        for number, (name, target) in enumerate(zip(names, targets, strict=True)):
+            arguments = [*target, *chosen, *(["--require"] if settings.require else [])]
+            running.append(pool.submit(_run, name, arguments, clauses, Path(scratch) / f"{number}.json"))
+        for future in as_completed(running):
+            child = future.result()
+            done[child.name] = child
+            if child.status:
+                say(child.output)
+            say(f"{child.name}: {summary(child.matrix, child.name)}")
+    matrix = _merge([done[name] for name in names], clauses)
+    show(matrix, say, sys.stdout.isatty(), 120)
+    for path in reports:
+        write(matrix, path)
+        say(f"report: {path}")
+    say(f"{len(names)} brokers, {jobs} at a time, in {time.monotonic() - started:.0f} s")
+    say(_closing(matrix))
+    return max((child.status for child in done.values()), default=0)
+
+
+def _run(name: str, arguments: list[str], clauses: list[Clause], report: Path) -> _Child:
+    command = [sys.executable, "-m", "messaging_contract", "--jobs", "1", "--report", str(report), *arguments]
+    environment = {key: value for key, value in os.environ.items() if key != "MESSAGING_CONTAINERS"}
+    ended = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    output = ended.stdout.decode(errors="replace")
+    if report.exists():
+        return _Child(name, ended.returncode, output, _read(report, clauses))
+    unavailable = {name: f"its process ended with {ended.returncode}"}
+    return _Child(name, ended.returncode or 1, output, Matrix(clauses, [name], [], unavailable))
+
+
+def _read(report: Path, clauses: list[Clause]) -> Matrix:
+    data = json.loads(report.read_text("utf-8"))
+    unavailable = {b["name"]: b["unavailable"] for b in data["brokers"] if b["unavailable"]}
+    results = [
+        Result(row["id"], broker, Outcome(cell["outcome"]), cell["seconds"], cell["detail"])
+        for row in data["clauses"]
+        for broker, cell in row["results"].items()
+    ]
+    run = {row["id"] for row in data["clauses"]}
+    return Matrix([c for c in clauses if c.id in run], [b["name"] for b in data["brokers"]], results, unavailable)
+
+
+def _merge(children: list[_Child], clauses: list[Clause]) -> Matrix:
+    run = {clause.id for child in children if child.matrix.results for clause in child.matrix.clauses}
+    return Matrix(
+        [clause for clause in clauses if clause.id in run],
+        [child.name for child in children],
+        [result for child in children for result in child.matrix.results],
+        {name: reason for child in children for name, reason in child.matrix.unavailable.items()},
+    )
+
+
+def _closing(matrix: Matrix) -> str:
+    counts: Counter[Outcome] = Counter()
+    for broker in matrix.brokers:
+        counts += matrix.counts(broker)
+    passed = counts[Outcome.PASS] + counts[Outcome.EMULATED] + counts[Outcome.REFUSED]
+    return f"{passed} passed, {counts[Outcome.FAILED]} failed, {counts[Outcome.NOT_RUN]} skipped"

@@ -1,0 +1,231 @@
+"""Consuming: batches or iteration, each delivery settled by whoever handled it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from threading import Event, RLock
+from types import TracebackType
+from typing import Self
+
+from messaging.capabilities import Capabilities
+from messaging.delivery import Delivery, Settler
+from messaging.driver import Receiver, Replay
+from messaging.errors import Closed
+from messaging.options import ConsumerOptions
+from messaging.topology import Source
+
+_TURN = 0.5
+"""Seconds a blocked receive waits in one go, so that pause and close from another thread are noticed."""
+
+
+class Consumer:
+    """Reads one queue or subscription.
+
+    `receive`, iteration and `replay` may be called from any thread; concurrent calls take turns (`_turn` guards the
+    receiver's reading side). `pause`, `resume`, `lag`, `close` and settling may be called at any time, also while a
+    receive blocks: `close` ends it.
+    """
+
+    def __init__(
+        self, receiver: Receiver, source: Source, capabilities: Capabilities, broker: str, options: ConsumerOptions
+    ) -> None:
+        self.source = source
+        self.options = options
+        self._receiver = receiver
+        self._capabilities = capabilities
+        self._broker = broker
+        self._turn = RLock()
+        self._left: deque[Delivery] = deque()
+        self._resumed = Event()
+        self._resumed.set()
+        self._closed = Event()
+        self.on_close: Callable[[Consumer], None] = lambda _consumer: None
+
+    def receive(self, max_messages: int = 100, timeout: float = 1.0) -> list[Delivery]:
+        """Returns 1 to `max_messages` deliveries, as soon as there is one, or none after `timeout` seconds.
+
+        With `at_most_once` all of them are settled when this returns, so ask for as many as are handled at once.
+
+        Raises Closed when the consumer is or gets closed, DestinationNotFound or AuthenticationFailed when the source
+        cannot be read any more, SettleFailed when an earlier settlement failed. While the connection is down it
+        returns empty lists: the adapter reconnects behind it.
+        """
+        deliveries = self.take(max_messages, timeout)
+        self.begin(deliveries)
+        return deliveries
+
+    def take(self, max_messages: int, timeout: float) -> list[Delivery]:
+        """As `receive`, for who calls `begin` before handling each: a worker, which holds some back."""
+        if max_messages < 1:
+            raise ValueError(f"max_messages must be at least 1, not {max_messages!r}")
+        deadline = time.monotonic() + timeout
+        while True:
+            remaining = max(deadline - time.monotonic(), 0.0)
+            turn = min(remaining, _TURN)
+            deliveries = self._take(max_messages, turn) if self._resumed.wait(turn) else []
+            if deliveries or remaining <= 0:
+                return deliveries
+
+    def begin(self, deliveries: Sequence[Delivery]) -> None:
+        """With `at_most_once`, settles what is about to be handled. Raises Closed, SettleFailed, BrokerUnavailable."""
+        if self.options.at_most_once and deliveries:
+            self.ack(deliveries)
+            self._receiver.flush(10.0)
+
+    @property
+    def batch(self) -> int:
+        """How many to receive at a time: with `at_most_once` one, since what is received is settled."""
+        return 1 if self.options.at_most_once else min(self.options.prefetch, 100)
+
+    def _take(self, max_messages: int, timeout: float) -> list[Delivery]:
+        deadline = time.monotonic() + timeout
+        if not self._turn.acquire(timeout=timeout):
+            return []
+        try:
+            if self._closed.is_set():
+                raise Closed(f"receive from {self.source}: the consumer is closed")
+            if not self._resumed.is_set():
+                return []
+            if self._left:
+                deliveries = [self._left.popleft() for _ in range(min(max_messages, len(self._left)))]
+            else:
+                deliveries = self._receiver.receive(max_messages, max(deadline - time.monotonic(), 0.0))
+            if self._closed.is_set():
+                raise Closed(f"receive from {self.source}: the consumer was closed meanwhile")
+            fresh = self._fresh(deliveries)
+            if not self._resumed.is_set():  # paused meanwhile: after pause() has returned, nothing is handed out
+                self._left.extendleft(reversed(fresh))
+                return []
+            return fresh
+        finally:
+            self._turn.release()
+
+    def _fresh(self, deliveries: list[Delivery]) -> list[Delivery]:
+        """Those whose time to live has not ended. The others are done with."""
+        as_type = self.options.as_type
+        fresh = []
+        for delivery in deliveries:
+            delivery.as_type = as_type
+            expires_at = delivery.expires_at
+            if expires_at is not None and expires_at <= time.time():
+                delivery.ack()
+            else:
+                fresh.append(delivery)
+        return fresh
+
+    def iterate(self, timeout: float | None = None) -> Iterator[Delivery]:
+        """Yields deliveries until the consumer is closed or, when given, nothing came for `timeout` seconds.
+
+        When the loop stops early, what was taken and not yet yielded is kept for the next receive.
+        """
+        while True:
+            try:
+                deliveries = self.receive(self.batch, _TURN if timeout is None else timeout)
+            except Closed:
+                return
+            if not deliveries and timeout is not None:
+                return
+            handed = 0
+            try:
+                for delivery in deliveries:
+                    handed += 1
+                    yield delivery
+                    if self._closed.is_set():
+                        return
+            finally:
+                # No lock: the garbage collector may run this in any thread, whatever that thread holds.
+                self._left.extendleft(reversed(deliveries[handed:]))
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return self.iterate()
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Acks several deliveries at once. Those already settled are left alone. Raises Closed."""
+        pending: dict[Settler, list[Delivery]] = {}
+        for delivery in deliveries:
+            if not delivery.settled:
+                pending.setdefault(delivery.settler, []).append(delivery)
+        for settler, its in pending.items():
+            settler.ack(its)
+            for delivery in its:
+                delivery._settled = True
+
+    def pause(self) -> None:
+        """Stops taking messages. What was delivered may still be settled, and leases are kept. Idempotent."""
+        self._resumed.clear()
+        self._receiver.pause()
+
+    def resume(self) -> None:
+        """Goes on after `pause`. Idempotent."""
+        self._receiver.resume()
+        self._resumed.set()
+
+    @property
+    def paused(self) -> bool:
+        return not self._resumed.is_set()
+
+    def lag(self) -> int:
+        """Messages published to the source and not yet acknowledged, as exactly as the broker tells."""
+        self._open("lag")
+        self._capabilities.require("lag", self._broker)
+        return self._receiver.lag()
+
+    def replay(self, since: Replay | datetime) -> None:
+        """Goes back to "beginning", to a time (datetime, or seconds since the epoch) or to an offset a partition.
+
+        Deliveries not yet settled become stale. Raises UnsupportedCapability where the broker keeps no history.
+        """
+        self._capabilities.require("replay", self._broker)
+        if isinstance(since, str) and since != "beginning":
+            raise ValueError(f"replay since {since!r}: use 'beginning', a time, or offsets")
+        with self._turn:
+            self._open("replay")
+            self._left.clear()
+            self._receiver.replay(since.timestamp() if isinstance(since, datetime) else since)
+
+    def flush(self, timeout: float = 10.0) -> None:
+        """Waits until the broker carried out every settlement so far. Raises SettleFailed, BrokerUnavailable."""
+        self._open("flush")
+        self._receiver.flush(timeout)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed.is_set()
+
+    def close(self) -> None:
+        """Carries out the settlements so far and gives the rest back to the broker. Bounded, idempotent."""
+        if not self._closed.is_set():
+            self._closed.set()
+            self._resumed.set()
+            try:
+                self._receiver.close()
+            finally:
+                self.on_close(self)
+
+    def abandon(self) -> None:
+        """In a forked child: nothing of this works here, and a lock may be held by a thread that does not exist."""
+        self._turn = RLock()
+        self._closed, self._resumed = Event(), Event()
+        self._closed.set()
+        self._resumed.set()
+        for name in ("ack", "nack", "reject", "extend"):  # its deliveries settle through the receiver
+            setattr(self._receiver, name, _abandoned)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self, what: str) -> None:
+        if self._closed.is_set():
+            raise Closed(f"{what} of {self.source}: the consumer is closed")
+
+
+def _abandoned(*_args: object) -> None:
+    raise Closed("this delivery was received before the fork: only the parent process can settle it")

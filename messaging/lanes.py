@@ -1,0 +1,151 @@
+"""Per-key order above any adapter: at most one unsettled delivery of a key, and a nack runs again in its lane."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Lock
+
+from messaging.buffer import DeliveryBuffer
+from messaging.delivery import Delivery
+from messaging.driver import Receiver, Replay
+from messaging.errors import Closed
+
+
+class OrderedReceiver(Receiver):
+    """Wraps the receiver of an ordered source.
+
+    The broker gives messages of a key in order and only to this consumer; here they queue up in one lane a key, and
+    the next is handed out once the one before is acked or rejected. `nack` keeps the message at the head of its
+    lane: it is delivered again after the delay while other keys go on, and nothing overtakes it. When this consumer
+    dies, its unsettled messages are the broker's to deliver again, in order.
+
+    `_lock` guards the lanes and `_settling`, the heads whose settlement is under way. Threads: as `Receiver`.
+    """
+
+    def __init__(self, inner: Receiver, prefetch: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._inner = inner
+        self._prefetch = prefetch
+        self._lock = Lock()
+        self._lanes: dict[str | None, deque[Delivery]] = {}
+        self._settling: set[Delivery] = set()
+        self._ready = DeliveryBuffer(clock)
+        self._closed = False
+
+    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
+        deadline = time.monotonic() + max(timeout, 0)
+        while True:
+            if ready := self._take(max_messages):
+                return ready
+            remaining = deadline - time.monotonic()
+            # Short turns while lanes are held: a settlement by another thread can free one while the source is silent.
+            if fresh := self._inner.receive(self._prefetch, max(min(remaining, 0.02) if self._lanes else remaining, 0)):
+                self._enter(fresh)
+            elif self._closed or remaining <= 0:
+                return []
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        self._settle(deliveries, self._inner.ack)
+
+    def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
+        self._check_open()
+        with self._lock:
+            for delivery in deliveries:
+                if self._is_head(delivery):
+                    again = self._lanes[delivery.key][0] = delivery.again()
+                    self._ready.put_later(again, delay)
+
+    def reject(self, deliveries: Sequence[Delivery], reason: str) -> None:
+        self._settle(deliveries, lambda mine: self._inner.reject(mine, reason))
+
+    def extend(self, delivery: Delivery, seconds: float) -> None:
+        self._inner.extend(delivery, seconds)
+
+    def pause(self) -> None:
+        self._inner.pause()
+
+    def resume(self) -> None:
+        self._inner.resume()
+
+    def lag(self) -> int:
+        return self._inner.lag()
+
+    def replay(self, since: Replay) -> None:
+        with self._lock:
+            self._lanes.clear()
+            self._settling.clear()
+        self._ready.remove(lambda _delivery: True)
+        self._inner.replay(since)
+
+    def flush(self, timeout: float) -> None:
+        self._inner.flush(timeout)
+
+    def close(self) -> None:
+        self._closed = True
+        self._ready.close()
+        self._inner.close()
+
+    def _take(self, most: int) -> list[Delivery]:
+        while ready := self._ready.take(most, 0):
+            live: list[Delivery] = []
+            gone: list[Delivery] = []
+            for delivery in ready:
+                (live if self._inner.is_live(delivery) else gone).append(delivery)
+            if gone:
+                with self._lock:
+                    gone = [d for d in gone if self._is_head(d)]
+                self._advance(gone)
+            if live:
+                return live
+        return []
+
+    def _enter(self, deliveries: list[Delivery]) -> None:
+        heads = []
+        with self._lock:
+            for delivery in deliveries:
+                delivery.settler = self
+                lane = self._lanes.setdefault(delivery.key, deque())
+                lane.append(delivery)
+                if len(lane) == 1:
+                    heads.append(delivery)
+        self._ready.put(heads)
+
+    def _settle(self, deliveries: Sequence[Delivery], settle: Callable[[Sequence[Delivery]], None]) -> None:
+        """Settles those that still are at the head of their lane; of two threads that try, one does."""
+        self._check_open()
+        with self._lock:
+            mine = [d for d in dict.fromkeys(deliveries) if self._is_head(d)]
+            self._settling.update(mine)
+        if not mine:
+            return
+        try:
+            settle(mine)
+        except BaseException:
+            with self._lock:
+                self._settling.difference_update(mine)
+            raise
+        self._advance(mine)
+
+    def _is_head(self, delivery: Delivery) -> bool:
+        lane = self._lanes.get(delivery.key)
+        return lane is not None and lane[0] is delivery and delivery not in self._settling
+
+    def _advance(self, deliveries: Sequence[Delivery]) -> None:
+        heads = []
+        with self._lock:
+            self._settling.difference_update(deliveries)
+            for delivery in deliveries:
+                lane = self._lanes.get(delivery.key)
+                if not lane or lane[0] is not delivery:  # a replay came between
+                    continue
+                lane.popleft()
+                if lane:
+                    heads.append(lane[0])
+                else:
+                    del self._lanes[delivery.key]
+        self._ready.put(heads)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("the consumer is closed: the message is delivered again to another one")

@@ -1,0 +1,71 @@
+"""When a failed message is tried again, and when it is given up."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from messaging.errors import ConfigurationError, DecodeError
+
+_LONGEST = 1e9
+"""Seconds: 30 years. A clock plus a delay stays a number that every broker and timer takes."""
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """attempts: how often a message is handled at most, the first time included; then it is dead-lettered.
+
+    delays: seconds before each retry; the last one is used for all further ones. With a `factor` each delay after
+    the given ones is that many times the one before, up to `cap` seconds; `jitter` is the part added to a delay
+    that is left to chance (0.1: up to 10 % longer, never earlier). never: error types that are dead-lettered at once.
+    """
+
+    attempts: int = 5
+    delays: Sequence[float] = (1.0,)
+    factor: float = 1.0
+    cap: float = 3600.0
+    jitter: float = 0.0
+    never: tuple[type[BaseException], ...] = (DecodeError,)
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ConfigurationError(f"RetryPolicy: attempts must be at least 1, not {self.attempts}")
+        if not isinstance(self.delays, Sequence) or not self.delays or not all(map(_is_delay, self.delays)):
+            raise ConfigurationError(f"RetryPolicy: delays must be seconds from 0 on, not {self.delays!r}")
+        if not (1 <= self.factor < math.inf and 0 <= self.jitter < math.inf and self.cap > 0):
+            raise ConfigurationError("RetryPolicy: factor must be at least 1, jitter from 0 on, cap above 0")
+
+    @classmethod
+    def exponential(
+        cls,
+        attempts: int = 5,
+        first: float = 1.0,
+        factor: float = 2.0,
+        cap: float = 3600.0,
+        jitter: float = 0.1,
+    ) -> RetryPolicy:
+        """Delays of `first`, `first * factor`, ... seconds, never above `cap`, each with `jitter` on top."""
+        return cls(attempts, (first,), factor, cap, jitter)
+
+    def delay_after(self, attempt: int, error: BaseException) -> float | None:
+        """Seconds until the message that failed in `attempt` (1-based) is tried again; None: dead-letter it."""
+        if attempt >= self.attempts or isinstance(error, self.never):
+            return None
+        later = attempt - len(self.delays)
+        delay = self.delays[min(attempt, len(self.delays)) - 1]
+        if later > 0 and self.factor > 1 and 0 < delay < self.cap:
+            try:
+                delay = min(delay * self.factor**later, self.cap)
+            except OverflowError:
+                delay = min(self.cap, _LONGEST)
+        return float(min(delay * (1 + self.jitter * random.random()), _LONGEST))
+
+
+def _is_delay(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= _LONGEST
+
+
+NO_RETRY = RetryPolicy(attempts=1)
+"""Dead-letter at the first failure."""

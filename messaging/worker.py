@@ -1,0 +1,186 @@
+"""Handlers on subscriptions, with retry, concurrency and a graceful end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import Any, Self, TypeVar
+
+from messaging.async_pool import AsyncPool
+from messaging.broker import Broker
+from messaging.consumer import Consumer
+from messaging.errors import Closed, ConfigurationError
+from messaging.handling import Handler, Handling, Stats, is_async
+from messaging.pool import ThreadPool
+from messaging.retry import RetryPolicy
+from messaging.topology import Destination
+
+H = TypeVar("H", bound=Handler)
+
+_END = 2.0
+"""Seconds for idle threads to end once their consumer is closed."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A handler and what it listens to. `options` are `ConsumerOptions`."""
+
+    destination: str | Destination
+    group: str | None
+    pattern: str | None
+    handling: Handling
+    concurrency: int
+    options: dict[str, Any]
+
+    @property
+    def stats(self) -> Stats:
+        return self.handling.stats
+
+
+class Worker:
+    """Runs handlers until stopped.
+
+        worker = Worker(broker)
+
+        @worker.on("orders", group="inventory", retry=RetryPolicy(attempts=3), concurrency=8)
+        def reserve(delivery): ...
+
+        worker.run()
+
+    A handler gets the `Delivery`. Returning acks it; raising nacks it with the policy's delay, or dead-letters it.
+    Up to `concurrency` messages are handled at a time, those of one key one after the other, in order. `async def`
+    handlers share an event loop a registration.
+
+    `run`, `start` and `stop` belong to one thread; `request_stop` may be called from any, and from signal handlers.
+    """
+
+    def __init__(self, broker: Broker, *, drain_timeout: float = 30.0) -> None:
+        self._broker = broker
+        self._drain_timeout = drain_timeout
+        self.registrations: list[Registration] = []
+        self._pools: list[ThreadPool | AsyncPool] = []
+        self._consumers: list[Consumer] = []
+        self._stop = threading.Event()
+
+    def on(
+        self,
+        destination: str | Destination,
+        group: str | None = None,
+        *,
+        pattern: str | None = None,
+        retry: RetryPolicy | None = None,
+        concurrency: int = 1,
+        **options: Any,
+    ) -> Callable[[H], H]:
+        """Registers the decorated handler. Raises ConfigurationError; the broker is first asked in `start`."""
+        if concurrency < 1:
+            raise ConfigurationError(f"concurrency must be at least 1, not {concurrency}")
+
+        def register(handler: H) -> H:
+            is_async(handler)
+            handling = Handling(handler, retry or RetryPolicy())
+            self.registrations.append(Registration(destination, group, pattern, handling, concurrency, options))
+            return handler
+
+        return register
+
+    def start(self) -> None:
+        """Subscribes every handler and returns. Raises what `Broker.subscribe` raises; then nothing is running."""
+        if self._pools:
+            raise ConfigurationError("the worker runs already")
+        if not self.registrations:
+            raise ConfigurationError("the worker has no handler: register one with @worker.on(...)")
+        try:
+            for number, entry in enumerate(self.registrations):
+                consumer = self._broker.subscribe(
+                    entry.destination, entry.group, pattern=entry.pattern, **entry.options
+                )
+                self._consumers.append(consumer)
+                kind = AsyncPool if is_async(entry.handling.handler) else ThreadPool
+                self._pools.append(kind(consumer, entry.handling, entry.concurrency, f"worker-{number}"))
+        except BaseException:
+            self._pools.clear()
+            self._close_consumers()
+            raise
+        for pool in self._pools:
+            pool.start()
+
+    def run(self) -> None:
+        """Starts, then blocks until SIGTERM, SIGINT or `request_stop`, then stops.
+
+        A `request_stop` that came before makes it stop at once. Raises what ended a registration, for example
+        DestinationNotFound when its queue was deleted.
+        """
+        previous = self._install_signals()  # before a handler can run: a signal must never cut one off
+        started = False
+        try:
+            self.start()
+            started = True
+            while not self._stop.wait(0.2):
+                if any(pool.error is not None or not pool.alive for pool in self._pools):
+                    break
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            if started:
+                self.stop()
+
+    def request_stop(self) -> None:
+        """Makes `run` stop. Returns at once."""
+        self._stop.set()
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Starts no further message, waits up to `timeout` seconds (`drain_timeout`) for those being handled, closes.
+
+        What was received and not started goes back to the broker. A handler that is still running then is
+        cancelled when it is `async`, and can no longer settle when it is not: its message is delivered again.
+        Returns whether every handler finished. Raises what ended a registration. Idempotent.
+        """
+        deadline = time.monotonic() + (self._drain_timeout if timeout is None else timeout)
+        pools, self._pools = self._pools, []
+        try:
+            for pool in pools:
+                pool.stop()
+            finished = [pool.join(max(deadline - time.monotonic(), 0)) for pool in pools]
+            for pool in pools:
+                pool.cancel()
+        finally:
+            self._close_consumers()
+            self._stop.clear()
+        for pool in pools:
+            pool.finish(_END)
+        for pool in pools:
+            if pool.error is not None and not isinstance(pool.error, Closed):
+                raise pool.error
+        return all(finished)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _close_consumers(self) -> None:
+        consumers, self._consumers = self._consumers, []
+        with ExitStack() as stack:  # one that fails does not keep the others open
+            for consumer in consumers:
+                stack.callback(consumer.close)
+
+    def _install_signals(self) -> dict[int, Any]:
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+
+        def handle(number: int, _frame: FrameType | None) -> None:
+            if self._stop.is_set():  # the second one: whoever asks twice does not want to wait
+                raise KeyboardInterrupt
+            self._stop.set()
+
+        return {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}

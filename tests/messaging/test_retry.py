@@ -1,0 +1,82 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from messaging.errors import ConfigurationError, DecodeError
+from messaging.retry import NO_RETRY, RetryPolicy
+
+ERROR = ValueError("no")
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.5, 2.0, 10.0, 500.0, 1e3, 1e300])
+def test_delays_grow_to_the_cap_and_stay(factor: float) -> None:
+    policy = RetryPolicy(attempts=10**9, delays=(1.0,), factor=factor, cap=3600.0)
+    delays = [policy.delay_after(n, ERROR) for n in (1, 2, 3, 50, 10_000, 10**8)]
+    expected = [1.0, min(factor, 3600.0), min(factor * factor, 3600.0)] + [3600.0 if factor > 1 else 1.0] * 3
+    assert delays == pytest.approx(expected)
+
+
+@given(
+    st.lists(st.floats(0, 1e5), min_size=1, max_size=4),
+    st.floats(1, 1e308),
+    st.floats(1e-3, math.inf),
+    st.floats(0, 1e308),
+    st.integers(1, 10**12),
+)
+def test_every_delay_is_a_usable_number(
+    delays: list[float], factor: float, cap: float, jitter: float, attempt: int
+) -> None:
+    delay = RetryPolicy(10**13, delays, factor, cap, jitter).delay_after(attempt, ERROR)
+    assert delay is not None
+    assert 0 <= delay <= 1e9
+    assert attempt > len(delays) or delay >= min(delays[attempt - 1], 1e9)
+
+
+def test_given_delays_are_kept_above_the_cap() -> None:
+    policy = RetryPolicy(attempts=9, delays=(7200.0, 5.0))
+    assert [policy.delay_after(n, ERROR) for n in (1, 2, 3)] == [7200.0, 5.0, 5.0]
+
+
+def test_zero_stays_zero() -> None:
+    assert RetryPolicy(9, (0.0,), factor=2.0, jitter=1.0).delay_after(5, ERROR) == 0.0
+
+
+def test_gives_up_after_the_last_attempt_and_on_permanent_errors() -> None:
+    policy = RetryPolicy(attempts=3, delays=(1,), never=(KeyError, DecodeError))
+    assert policy.delay_after(2, ERROR) == 1.0
+    assert policy.delay_after(3, ERROR) is None
+    assert policy.delay_after(4, ERROR) is None
+    assert policy.delay_after(1, DecodeError("x")) is None
+    assert policy.delay_after(1, KeyError("x")) is None
+    assert NO_RETRY.delay_after(1, ERROR) is None
+
+
+def test_jitter_never_shortens() -> None:
+    policy = RetryPolicy.exponential(attempts=5, first=10.0, jitter=0.1)
+    assert all(10.0 <= (policy.delay_after(1, ERROR) or 0) <= 11.0 for _ in range(100))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"attempts": 0},
+        {"delays": ()},
+        {"delays": (-1,)},
+        {"delays": (math.nan,)},
+        {"delays": (math.inf,)},
+        {"delays": 5.0},
+        {"delays": "5"},
+        {"factor": 0.5},
+        {"factor": math.nan},
+        {"factor": math.inf},
+        {"jitter": -0.1},
+        {"jitter": math.nan},
+        {"cap": 0},
+        {"cap": math.nan},
+    ],
+)
+def test_refuses(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match="RetryPolicy"):
+        RetryPolicy(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,86 @@
+"""Tests against a real RabbitMQ: MESSAGING_TEST_RABBITMQ holds one or more URLs, separated by spaces."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+import messaging
+from messaging.topology import Queue, Topology
+from messaging_contract.proxy import TcpProxy
+from messaging_rabbitmq import RabbitMQDriver, RabbitMQOptions
+
+VARIABLE = "MESSAGING_TEST_RABBITMQ"
+URLS = os.environ.get(VARIABLE, "").split()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "url" in metafunc.fixturenames:
+        missing = pytest.param("", marks=pytest.mark.skip(reason=f"set {VARIABLE}=rabbitmq://... to run this"))
+        metafunc.parametrize("url", [pytest.param(url, id=url.rpartition("@")[2]) for url in URLS] or [missing])
+
+
+@pytest.fixture
+def options(url: str) -> RabbitMQOptions:
+    parts = urlsplit(url)
+    return RabbitMQOptions(
+        hosts=((parts.hostname or "localhost", parts.port),),
+        username=parts.username or "guest",
+        password=parts.password or "guest",
+        path=parts.path,
+        reconnect_min=0.05,
+        reconnect_max=0.3,
+    )
+
+
+@pytest.fixture
+def driver(options: RabbitMQOptions) -> Iterator[RabbitMQDriver]:
+    driver = RabbitMQDriver(options)
+    driver.open()
+    yield driver
+    driver.close()
+
+
+@pytest.fixture
+def broker(url: str) -> Iterator[messaging.Broker]:
+    with messaging.connect(url) as broker:
+        yield broker
+
+
+@pytest.fixture
+def name() -> str:
+    return "test-" + uuid.uuid4().hex[:12]
+
+
+@pytest.fixture
+def declared(driver: RabbitMQDriver) -> Iterator[Callable[[Topology], Topology]]:
+    """Declares a topology and deletes it afterwards."""
+    made: list[Topology] = []
+
+    def declare(topology: Topology) -> Topology:
+        made.append(topology)
+        driver.declare(topology, True)
+        return topology
+
+    yield declare
+    for topology in made:
+        driver.delete(topology)
+
+
+@pytest.fixture
+def queue(declared: Callable[[Topology], Topology], name: str) -> Queue:
+    queue = Queue(name)
+    declared(Topology(queue))
+    return queue
+
+
+@pytest.fixture
+def proxy(options: RabbitMQOptions) -> Iterator[TcpProxy]:
+    host, port = options.hosts[0]
+    proxy = TcpProxy((host, port or 5672))
+    yield proxy
+    proxy.close()

@@ -1,0 +1,171 @@
+"""A broker that is not there, goes away, or does not answer."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+import pytest
+
+import messaging
+from messaging import Queue
+from messaging.broker import Broker
+from messaging.errors import AuthenticationFailed, BrokerUnavailable, ConfigurationError, PublishTimeout
+
+from .proxy import Proxy
+
+Connect = Callable[..., Broker]
+
+
+@pytest.fixture
+def proxy(url: str) -> Iterator[Proxy]:
+    match = re.match(r"sqs://(?:[^@/]*@)?([^:/?,]+):(\d+)", url)
+    if match is None:
+        pytest.skip("needs an endpoint with host and port")
+    proxy = Proxy(match[1], int(match[2]))
+    yield proxy
+    proxy.close()
+
+
+def through(url: str, proxy: Proxy, **options: object) -> str:
+    extra = "".join(f"&{name}={value}" for name, value in options.items())
+    return re.sub(r"(sqs://(?:[^@/]*@)?)[^/?]+", rf"\g<1>127.0.0.1:{proxy.port}", url) + extra
+
+
+def test_nobody_listens(url: str, proxy: Proxy) -> None:
+    proxy.down()
+    start = time.monotonic()
+    with pytest.raises(BrokerUnavailable):
+        messaging.connect(through(url, proxy, connect_timeout=2))
+    assert time.monotonic() - start < 3
+
+
+def test_nobody_answers(url: str, proxy: Proxy) -> None:
+    proxy.blackhole()
+    start = time.monotonic()
+    with pytest.raises(BrokerUnavailable):
+        messaging.connect(through(url, proxy, connect_timeout=1))
+    assert time.monotonic() - start < 3
+
+
+def test_a_dead_host_is_skipped(url: str) -> None:
+    with messaging.connect(re.sub(r"(sqs://(?:[^@/]*@)?)([^/?]+)", r"\g<1>127.0.0.1:1,\2", url)) as broker:
+        broker.ping()
+
+
+def test_credentials_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    with pytest.raises(AuthenticationFailed, match="access_key"):
+        messaging.connect("sqs://127.0.0.1:9?region=us-east-1")
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    with pytest.raises(ConfigurationError, match="region"):
+        messaging.connect("sqs://?access_key=a&secret_key=b")
+
+
+def test_options_that_contradict() -> None:
+    with pytest.raises(ConfigurationError):
+        messaging.connect("sqs://127.0.0.1:9?access_key=a")
+    with pytest.raises(ConfigurationError):
+        messaging.connect("sqs://127.0.0.1:9?wait_time=21")
+    with pytest.raises(ConfigurationError, match="wait_time"):
+        messaging.connect("sqs://127.0.0.1:9?wait_tim=1")
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_the_broker_goes_away_and_comes_back_while_publishing(
+    connect: Connect, url: str, name: str, proxy: Proxy, ordered: bool
+) -> None:
+    direct = connect(Queue(name, ordered=ordered))
+    broker = connect(Queue(name, ordered=ordered), target=through(url, proxy))
+    futures: dict[str, Future[str]] = {}
+
+    def publish(count: int) -> None:
+        for _ in range(count):
+            id = f"{name}-{len(futures)}"
+            futures[id] = broker.publish_nowait(name, {"n": len(futures)}, id=id, key=f"k{len(futures) % 5}")
+
+    publish(150)
+    proxy.down()
+    publish(150)
+    proxy.up()
+    publish(50)
+    broker.flush(30)
+    confirmed = {id for id, future in futures.items() if future.exception() is None}
+    assert len(confirmed) == 350
+    received: list[tuple[str, int]] = []
+    with direct.subscribe(name) as consumer:
+        deadline = time.monotonic() + 60
+        while not confirmed <= {id for id, _ in received} and time.monotonic() < deadline:
+            for delivery in consumer.receive(100, 0.5):
+                received.append((delivery.id, delivery.value["n"]))
+                delivery.ack()
+    ids = {id for id, _ in received}
+    assert ids == confirmed
+    if ordered:
+        for key in range(5):
+            mine = list(dict.fromkeys(n for _, n in received if n % 5 == key))
+            assert mine == sorted(mine)
+
+
+def test_the_broker_goes_away_and_comes_back_while_consuming(
+    connect: Connect, url: str, name: str, proxy: Proxy
+) -> None:
+    direct = connect(Queue(name))
+    broker = connect(Queue(name), target=through(url, proxy, read_timeout=3))
+    sent = direct.publish_many(name, [{"n": n} for n in range(300)])
+    received: set[str] = set()
+    with broker.subscribe(name, lease=5, prefetch=50) as consumer:
+        deadline = time.monotonic() + 60
+        cut = False
+        while len(received) < len(sent) and time.monotonic() < deadline:
+            try:
+                for delivery in consumer.receive(20, 0.5):
+                    received.add(delivery.id)
+                    delivery.ack()
+            except messaging.SettleFailed:
+                continue
+            if len(received) > 100 and not cut:
+                cut = True
+                proxy.down()
+                assert consumer.receive(1, 0.2) is not None
+                proxy.up()
+        assert received == set(sent)
+        while consumer.lag() and time.monotonic() < deadline:
+            try:
+                consumer.ack(consumer.receive(20, 0.5))
+                consumer.flush()
+            except messaging.SettleFailed:
+                continue
+        assert consumer.lag() == 0
+
+
+def test_a_publish_that_nobody_answers_ends_in_time(connect: Connect, url: str, name: str, proxy: Proxy) -> None:
+    connect(Queue(name))
+    broker = connect(Queue(name), target=through(url, proxy, read_timeout=2))
+    with broker.producer(timeout=1.0) as producer:
+        proxy.blackhole()
+        start = time.monotonic()
+        with pytest.raises(PublishTimeout):
+            producer.publish(name, b"x")
+        assert time.monotonic() - start < 2
+
+
+def test_close_is_bounded_when_nobody_answers(connect: Connect, url: str, name: str, proxy: Proxy) -> None:
+    direct = connect(Queue(name))
+    broker = connect(Queue(name), target=through(url, proxy, read_timeout=2))
+    direct.publish_many(name, [b"x"] * 5)
+    consumer = broker.subscribe(name)
+    for delivery in consumer.receive(5, 5):
+        delivery.ack()
+    proxy.blackhole()
+    start = time.monotonic()
+    consumer.close()
+    broker.close()
+    assert time.monotonic() - start < 14
