@@ -75,8 +75,8 @@ class ShareGroups:
         group = share_group(source.name)
         if self._admin.committed(group_of(source), source.destination.name):
             raise TopologyError(
-                f"{source} is read by consumer group {group_of(source)!r} and would begin anew as a share group: declare "
-                f"it as it is (ordered, or with queues=group), or let it be emptied and delete it"
+                f"{source} is read by consumer group {group_of(source)!r} and would begin anew as a share group: "
+                f"declare it as it is (ordered, or with queues=group), or let it be emptied and delete it"
             )
         wanted = {_RESET: "earliest", _LOCK: str(round(LOCK * 1000))}
         actual = self._admin.config(ResourceType.GROUP, group)

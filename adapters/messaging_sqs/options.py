@@ -29,8 +29,9 @@ class SQSOptions:
     connect_timeout, read_timeout: seconds for one connection and one answer. wait_time: whole seconds of a long poll;
     an idle consumer asks, and pays, once in so long for each of its receivers, and may take so long to close.
     receivers: threads that receive (one when ordered), and as many that settle, for each consumer.
-    senders: threads a producer. visibility: whole seconds of a lease, unless the consumer has its own. queue_prefix: put before every queue and
-    topic name. max_message_bytes: lower it for queues, or emulators, that take less than AWS's 1 MiB.
+    senders: threads a producer. visibility: whole seconds of a lease, unless the consumer has its own.
+    queue_prefix: put before every queue and topic name.
+    max_message_bytes: lower it for queues, or emulators, that take less than AWS's 1 MiB.
     """
 
     hosts: tuple[tuple[str, int | None], ...] = ()
