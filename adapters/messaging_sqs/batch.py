@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from messaging.errors import BrokerUnavailable, MessagingError, PublishFailed, SettleFailed
+from messaging.errors import BrokerUnavailable, MessageTooLarge, MessagingError, PublishFailed, SettleFailed
 from messaging_sqs.errors import code_of, refusal, translate
 
 BATCH = 10
@@ -36,7 +36,7 @@ def call_batch(call: Call, entries: Sequence[dict[str, Any]], doing: str, failur
         answer = call(list(entries))
     except Exception as error:
         translated = translate(error, doing)
-        if len(entries) > 1 and isinstance(translated, PublishFailed) and code_of(error):
+        if len(entries) > 1 and isinstance(translated, PublishFailed | MessageTooLarge) and code_of(error):
             return [outcome for entry in entries for outcome in call_batch(call, [entry], doing, failure)]
         return [translated] * len(entries)
     failed = answer.get("Failed")

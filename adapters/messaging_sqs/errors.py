@@ -12,6 +12,7 @@ from messaging.errors import (
     ConfigurationError,
     DestinationNotFound,
     LeaseLost,
+    MessageTooLarge,
     MessagingError,
     PublishFailed,
     TopologyError,
@@ -55,6 +56,8 @@ _PASSING = frozenset(
         "KmsThrottled",
     }
 )
+_TOO_LARGE = ("BatchRequestTooLong", "MessageTooLong", "must be shorter than")
+"""In the code or the text: AWS's, ElasticMQ's, and AWS's again for a queue with a MaximumMessageSize of its own."""
 _LOST = frozenset({"ReceiptHandleIsInvalid", "InvalidReceiptHandle", "MessageNotInflight", "InvalidParameterValue"})
 NO_SNS = frozenset({"InvalidAction", "UnknownOperationException", "NotImplemented", "404", "405", "501", "400"})
 
@@ -108,6 +111,8 @@ def refusal(code: str, text: str, doing: str, status: int = 400) -> MessagingErr
         return TopologyError(f"{said}; AWS wants 60 seconds in between")
     if code == "UnsupportedOperation":
         return TopologyError(said)
+    if any(words in said for words in _TOO_LARGE):
+        return MessageTooLarge(f"{said}; it was not stored: split it, or set max_message_bytes to what the queue takes")
     return PublishFailed(said)
 
 

@@ -285,7 +285,7 @@ class Settlements:
         return call_batch(lambda es: sqs.send_message_batch(QueueUrl=url, Entries=es), entries, doing, publish_failure)
 
     def _copy(self, settlement: Settlement, queue: Queue) -> dict[str, Any]:
-        delivery, reason = settlement.delivery, settlement.reason or "rejected"
+        delivery, reason = settlement.delivery, settlement.reason
         assert delivery is not None
         limit = self._driver.options.max_message_bytes
         message: Message = dead_letter_copy(delivery, reason)

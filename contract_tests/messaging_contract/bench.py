@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any
 from uuid import uuid4
 
-from messaging import Broker, Capabilities, Consumer, Delivery, MessagingError, Queue, Subscription, Topic
+from messaging import Broker, Capabilities, Consumer, Delivery, MessagingError, Queue, SettleFailed, Subscription, Topic
 from messaging.topology import Destination, Source
 from messaging_contract.clause import Kind
 from messaging_contract.harness import Harness, Link
@@ -30,6 +30,8 @@ class Bench:
         self._brokers: list[Broker] = []
         self._names = 0
         self._lock = Lock()
+        self.settlements_may_fail = False
+        """The clause breaks the connection: a settlement may then fail, and the consumer is told (SettleFailed)."""
 
     @property
     def broker(self) -> Broker:
@@ -59,6 +61,7 @@ class Bench:
     def link(self) -> Link:
         """A breakable connection (control "link")."""
         assert self.harness.link is not None
+        self.settlements_may_fail = True
         link = self.harness.link()
         with self._lock:
             self._stack.callback(link.close)
@@ -130,6 +133,15 @@ class Bench:
         """`most` messages, or fewer where the broker is slow."""
         return min(most, self.harness.volume)
 
+    def receive(self, consumer: Consumer, most: int, timeout: float) -> list[Delivery]:
+        """As `consumer.receive`. In a clause that breaks the connection, being told of a failed settlement is right."""
+        try:
+            return consumer.receive(most, timeout)
+        except SettleFailed:
+            if not self.settlements_may_fail:
+                raise
+            return []
+
     def take(
         self,
         consumer: Consumer,
@@ -157,7 +169,7 @@ class Bench:
             elif len(taken) >= count:
                 break
             most = batch if count is None else min(batch, count - len(taken))
-            own = ledger.receive(consumer.receive(most, 0.5))
+            own = ledger.receive(self.receive(consumer, most, 0.5))
             taken += own
             if ack and own:
                 consumer.ack(own)
@@ -174,7 +186,7 @@ class Bench:
         """Asserts that no message of the clause comes for `seconds` (default: what proves absence here)."""
         deadline = time.monotonic() + (self.harness.quiet if seconds is None else seconds)
         while (left := deadline - time.monotonic()) > 0:
-            own = [d for d in consumer.receive(100, left) if ledger.owns(d)]
+            own = [d for d in self.receive(consumer, 100, left) if ledger.owns(d)]
             assert not own, f"{consumer.source} delivered {own} where nothing was to come"
 
     def eventually(self, condition: Callable[[], bool], what: str, timeout: float | None = None) -> None:

@@ -104,7 +104,7 @@ def test_consumer_resumes(bench: Bench) -> None:
         ledger.publish(bench.broker, source.destination, ledger.messages(3))
         bench.take(consumer, ledger, ack=True)
         link.cut()
-        assert consumer.receive(1, 0.5) == []
+        assert bench.receive(consumer, 1, 0.5) == []
         link.resume()
     ledger.publish(bench.broker, source.destination, ledger.messages(3))
     bench.take(consumer, ledger, ack=True, timeout=_recovery(bench))
@@ -150,7 +150,7 @@ def test_outage(bench: Bench) -> None:
             kind()
             until = time.monotonic() + 2.0
             while time.monotonic() < until:
-                consumer.ack(ledger.receive(consumer.receive(10, 0.2)))
+                consumer.ack(ledger.receive(bench.receive(consumer, 10, 0.2)))
             link.resume()
             _progress(bench, ledger, 5)
     bench.take(consumer, ledger, ack=True, timeout=_recovery(bench))
@@ -261,7 +261,7 @@ def test_held_across_a_cut(bench: Bench) -> None:
     link.cut()
     held[0].ack()
     held[1].nack()
-    consumer.receive(1, 0.3)
+    bench.receive(consumer, 1, 0.3)
     link.resume()
     bench.eventually(lambda: _pings(broker), "the broker to answer again", _recovery(bench))
     consumer.ack(held[2:])
@@ -269,7 +269,7 @@ def test_held_across_a_cut(bench: Bench) -> None:
     bench.take(consumer, ledger, ack=True, timeout=_recovery(bench))
 
     def done() -> bool:
-        consumer.ack(ledger.receive(consumer.receive(10, 0.2)))
+        consumer.ack(ledger.receive(bench.receive(consumer, 10, 0.2)))
         return ledger.received.count(held[1].id) > 1 and bench.depth(source) == 0
 
     bench.eventually(done, "the nacked message to come again, and every message to be done", _recovery(bench))
@@ -292,7 +292,7 @@ def test_prefetch_after_a_cut(bench: Bench) -> None:
     bench.take(consumer, ledger, ack=True)
     consumer.flush()
     link.cut()
-    consumer.receive(1, 0.3)
+    bench.receive(consumer, 1, 0.3)
     link.resume()
     bench.eventually(lambda: _pings(broker), "the broker to answer again", _recovery(bench))
     ledger.publish(bench.broker, source.destination, ledger.messages(10))
@@ -316,7 +316,7 @@ def test_pause_after_a_cut(bench: Bench) -> None:
     consumer = bench.consume(source, broker=broker, **_short_leases(bench))
     consumer.pause()
     link.cut()
-    consumer.receive(1, 0.3)
+    bench.receive(consumer, 1, 0.3)
     link.resume()
     bench.eventually(lambda: _pings(broker), "the broker to answer again", _recovery(bench))
     ledger.publish(bench.broker, source.destination, ledger.messages(3))
@@ -419,7 +419,7 @@ def test_periodic_errors_through_cuts(bench: Bench) -> None:
         consumer = bench.consume(source, broker=broker, prefetch=5, **_short_leases(bench))
         until = time.monotonic() + 1.5
         while time.monotonic() < until:
-            for delivery in consumer.receive(5, 0.2):
+            for delivery in bench.receive(consumer, 5, 0.2):
                 seen += 1
                 if seen % 3:
                     ledger.receive([delivery])
@@ -478,6 +478,7 @@ def test_settled_before_flush_returns(bench: Bench) -> None:
 def test_restart(bench: Bench) -> None:
     restart = bench.harness.restart
     assert restart is not None
+    bench.settlements_may_fail = True
     source, ledger = bench.source(), bench.ledger()
     broker = bench.connect(topology=source.destination)
     consumer = bench.consume(source, broker=broker, **_short_leases(bench))
@@ -485,7 +486,7 @@ def test_restart(bench: Bench) -> None:
 
     def consume() -> None:
         while not ending.is_set():
-            consumer.ack(ledger.receive(consumer.receive(50, 0.3)))
+            consumer.ack(ledger.receive(bench.receive(consumer, 50, 0.3)))
 
     consuming = Thread(target=consume, daemon=True)
     consuming.start()
@@ -515,6 +516,7 @@ def test_restart(bench: Bench) -> None:
 def test_restart_keeps_stored(bench: Bench) -> None:
     restart = bench.harness.restart
     assert restart is not None
+    bench.settlements_may_fail = True
     source, ledger = bench.source(), bench.ledger()
     dead = bench.ledger("dead")
     with bench.consume(source) as consumer:
@@ -546,6 +548,7 @@ def test_frozen_broker(bench: Bench) -> None:
     freeze, thaw = bench.harness.pause, bench.harness.unpause
     assert freeze is not None
     assert thaw is not None
+    bench.settlements_may_fail = True
     source, ledger = bench.source(), bench.ledger()
     broker = bench.connect(topology=source.destination)
     consumer = bench.consume(source, broker=broker, **_short_leases(bench))
@@ -553,7 +556,7 @@ def test_frozen_broker(bench: Bench) -> None:
         _progress(bench, ledger, 5)
         freeze()
         try:
-            consumer.ack(ledger.receive(consumer.receive(10, 2.0)))
+            consumer.ack(ledger.receive(bench.receive(consumer, 10, 2.0)))
         finally:
             thaw()
         _progress(bench, ledger, 5)
@@ -607,7 +610,7 @@ def test_killed_consumer(bench: Bench) -> None:
     consumer = bench.consume(source)
     deadline = time.monotonic() + 120
     while len(ledger.missing) > 1 and time.monotonic() < deadline:
-        consumer.ack(ledger.receive(consumer.receive(10, 0.5)))
+        consumer.ack(ledger.receive(bench.receive(consumer, 10, 0.5)))
     assert len(ledger.missing) <= 1, f"{len(ledger.missing)} of 8 missing, though the killed consumer acked only one"
 
 
@@ -629,7 +632,7 @@ def test_source_deleted(bench: Bench) -> None:
     bench.broker.delete(source.destination)
     said = False
     try:
-        assert consumer.receive(1, 3.0) == []
+        assert bench.receive(consumer, 1, 3.0) == []
     except DestinationNotFound:
         said = True
     bench.broker.declare(source.destination)
@@ -652,5 +655,5 @@ def _pings(broker: Broker) -> bool:
 
 
 def _drained(bench: Bench, source: Source, consumer: Consumer) -> bool:
-    consumer.ack(consumer.receive(10, 0.2))
+    consumer.ack(bench.receive(consumer, 10, 0.2))
     return bench.depth(source) == 0

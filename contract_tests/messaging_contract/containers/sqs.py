@@ -13,10 +13,11 @@ class SQSContainer(BrokerContainer):
 
     # All keep queues and messages in memory.
     keeps_data: ClassVar[bool] = False
+    options: ClassVar[str] = ""
 
     @property
     def url(self) -> str:
-        return f"sqs://{HOST}:{self.port}?region=us-east-1&access_key=test&secret_key=test"
+        return f"sqs://{HOST}:{self.port}?region=us-east-1&access_key=test&secret_key=test{self.options}"
 
     def answers(self) -> bool:
         from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped, unused-ignore]
@@ -48,6 +49,8 @@ class ElasticMQContainer(SQSContainer):
     """ElasticMQ: queues only, and the one that enforces SQS's limits."""
 
     port_inside: ClassVar[int] = 9324
+    # Its strict limits are those of before August 2025.
+    options: ClassVar[str] = "&max_message_bytes=262144"
 
     def files(self) -> dict[str, bytes]:
         return {"/opt/elasticmq.conf": _ELASTICMQ_CONF}
