@@ -56,8 +56,9 @@ class Settings:
         specs = tuple(name.strip() for name in names.split(",") if name.strip())
         asked = containers is not None or bool(brokers)
         if not asked:
-            brokers = ["memory://", *(["sqs+moto://"] if find_spec("moto") and find_spec("boto3") else [])]
             specs = specs or REAL
+            moto = find_spec("moto") and find_spec("boto3") and "sqs:moto" not in specs
+            brokers = ["memory://", *(["sqs+moto://"] if moto else [])]
         return cls(tuple(brokers), specs, require or env.get("MESSAGING_REQUIRE", "") not in ("", "0"))
 
 

@@ -12,7 +12,12 @@ from messaging_contract.bench import Bench
 
 def refuse(capability: str, bench: Bench) -> None:
     """Asserts that `bench`'s broker refuses `capability`. Raises KeyError for one that cannot be asked for."""
-    REFUSALS[capability](bench)
+    kind = _OF_A_KIND.get(capability)
+    REFUSALS[capability if kind is None or getattr(bench.able, kind) else kind](bench)
+
+
+_OF_A_KIND = {"patterns": "topics", "delayed_topic": "topics", "mandatory": "topics", "delayed_queue": "queues"}
+"""What cannot even be asked for where there are no topics (queues): then they are what is refused."""
 
 
 def _queues(bench: Bench) -> None:
