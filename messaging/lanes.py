@@ -72,11 +72,11 @@ class OrderedReceiver(Receiver):
         return self._inner.lag()
 
     def replay(self, since: Replay) -> None:
+        self._inner.replay(since)  # first: when it fails, the lanes hold what is still to be settled
         with self._lock:
             self._lanes.clear()
             self._settling.clear()
         self._ready.remove(lambda _delivery: True)
-        self._inner.replay(since)
 
     def flush(self, timeout: float) -> None:
         self._inner.flush(timeout)

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from confluent_kafka import (
+    Consumer,
     ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
@@ -53,6 +54,7 @@ class Admin:
     """
 
     def __init__(self, options: KafkaOptions, timeout: float = 15.0) -> None:
+        self._options = options
         self._timeout = timeout
         self._lock = threading.Lock()
         self._refusal: KafkaError | None = None
@@ -212,15 +214,24 @@ class Admin:
         return {p.metadata or "" for p in self._committed(group, topic)}
 
     def _committed(self, group: str, topic: str) -> list[TopicPartition]:
-        request = [ConsumerGroupTopicPartitions(group)]
-        future = self._call(lambda: self.client.list_consumer_group_offsets(request))[group]
+        # Through a consumer that never joins: the AdminClient's own list_consumer_group_offsets takes the process down
+        # when the group's coordinator has just moved (librdkafka#5040).
+        what = f"offsets of group {group!r}"
+        request = [TopicPartition(topic, p) for p in range(self.partitions([topic])[topic] or 0)]
+        if not request:
+            return []
         try:
-            found = self._result(future, f"offsets of group {group!r}")
-        except MessagingError as error:
-            if _code(error) == KafkaError.GROUP_ID_NOT_FOUND:
-                return []
-            raise
-        return [p for p in found.topic_partitions or () if p.topic == topic and p.offset >= 0]
+            consumer = Consumer(self._options.client(group_id=group, enable_auto_commit=False))
+            try:
+                found = consumer.committed(request, self._timeout)
+            finally:
+                consumer.close()
+        except KafkaException as error:
+            raise translate(error, what) from error
+        for partition in found:
+            if partition.error is not None:
+                raise translate(partition.error, what)
+        return [p for p in found if p.offset >= 0]
 
     def commit(self, group: str, topic: str, offsets: Offsets, mark: str) -> bool:
         """Commits for a group without members. Returns False when it has some: then it is theirs to commit."""

@@ -347,7 +347,10 @@ class GroupLoop:
         numbers = [p.partition for p in partitions if p.partition in self._trackers]
         try:
             self._drain()
-            offsets = self._to_commit([self._trackers[n] for n in numbers])
+            trackers = [self._trackers[n] for n in numbers]
+            for tracker in trackers:
+                tracker.requested = tracker.committed  # what is on its way may still be refused
+            offsets = self._to_commit(trackers)
             if offsets:
                 consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
@@ -383,16 +386,16 @@ class GroupLoop:
         wanted = [TopicPartition(self._topic, p, o, self._mark) for p, o in positions.items() if p in held]
         try:
             for partition in wanted:
+                self._consumer.seek(partition)  # first: when it fails, what was read before stays as it is
                 self._forget([partition.partition])
-                self._consumer.seek(partition)
                 self._trackers[partition.partition] = OffsetTracker(partition.partition)
                 self._trackers[partition.partition].begin(partition.offset)
             if wanted:
                 self._consumer.commit(offsets=wanted, asynchronous=False)
         except KafkaException as error:
             raise translate(error, f"replay of {self._source}", SettleFailed) from error
-        if self._parked and wanted:
-            self._consumer.pause(wanted)
+        if wanted:  # one that was paused because of a gap has none any more
+            (self._consumer.pause if self._parked else self._consumer.resume)(wanted)
         return held
 
     # -- failures and the end

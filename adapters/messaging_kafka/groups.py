@@ -39,13 +39,7 @@ def begin(admin: Admin, source: Source, new_topic: bool, create: bool) -> None:
     """
     topic, group, mark = source.destination.name, group_of(source), order_mark(source)
     queue = isinstance(source.destination, Queue)
-    marks = admin.commit_marks(group, topic)
-    if marks:
-        known = marks & {ORDERED, UNORDERED}
-        if known and mark not in known:
-            raise TopologyError(
-                f"{source} exists and is {known.pop()}, and is declared {mark}: declare it as it is, or delete it first"
-            )
+    if _has_begun(admin, source):
         return
     if not create:
         if queue:
@@ -57,7 +51,20 @@ def begin(admin: Admin, source: Source, new_topic: bool, create: bool) -> None:
     starts = dict.fromkeys(ends, 0) if new_topic else ends
     if queue and not new_topic:
         starts = admin.offsets(topic, OffsetSpec.earliest(), len(ends))
-    admin.commit(group, topic, starts, mark)
+    # Asked again, after the ends: who declares the same at this moment and is done has published nothing below them.
+    if not _has_begun(admin, source):
+        admin.commit(group, topic, starts, mark)
+
+
+def _has_begun(admin: Admin, source: Source) -> bool:
+    """Whether its group has committed anything. Raises TopologyError when that was with the other kind of order."""
+    marks, mark = admin.commit_marks(group_of(source), source.destination.name), order_mark(source)
+    known = marks & {ORDERED, UNORDERED}
+    if known and mark not in known:
+        raise TopologyError(
+            f"{source} exists and is {known.pop()}, and is declared {mark}: declare it as it is, or delete it first"
+        )
+    return bool(marks)
 
 
 def lag_of(admin: Admin, group: str, topic: str) -> int:

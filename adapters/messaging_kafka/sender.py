@@ -23,6 +23,9 @@ from .records import Headers, check_size, to_headers
 
 log = logging.getLogger(__name__)
 
+_LONGEST_MS = 2_147_483_647
+"""What the client takes at most: 24 days."""
+
 Report = Callable[[KafkaError | None, Any], None]
 
 
@@ -46,7 +49,7 @@ class KafkaSender(Sender):
                     enable_idempotence=True,
                     partitioner="murmur2_random",
                     linger_ms=2,
-                    message_timeout_ms=max(int(timeout * 1000), 10),
+                    message_timeout_ms=min(max(int(timeout * 1000), 10), _LONGEST_MS),
                     # The limit is the topic's, checked before sending; this one only has to be above every topic's.
                     message_max_bytes=100_000_000,
                     batch_size=900_000,

@@ -36,9 +36,7 @@ class Settlement:
 
     __slots__ = ("delivery", "due", "fields", "lease", "reason", "retry_at", "since", "tries")
 
-    def __init__(
-        self, lease: Lease, due: float = 0.0, delivery: SQSDelivery | None = None, reason: str = ""
-    ) -> None:
+    def __init__(self, lease: Lease, due: float = 0.0, delivery: SQSDelivery | None = None, reason: str = "") -> None:
         self.lease = lease
         self.due = due
         self.delivery = delivery
