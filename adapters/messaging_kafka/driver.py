@@ -65,6 +65,8 @@ class KafkaDriver(Driver):
             self._admin.default_limit = limit = int(text) - RECORD_OVERHEAD
         if (text := broker.get("group.share.delivery.count.limit")) and text.isdigit():
             self._delivery_limit = int(text)
+        if (text := broker.get("group.share.max.record.lock.duration.ms")) and text.isdigit():
+            self._shares.longest_lock = int(text) / 1000
         if protocol == "auto":
             least = broker.get("group.consumer.min.session.timeout.ms") or ""
             protocol = "consumer" if least.isdigit() and int(least) <= _REPLACED_WITHIN else "classic"
@@ -123,6 +125,7 @@ class KafkaDriver(Driver):
             self._consumer_config(retry_topic),
             retry_topic,
             self._delivery_limit,
+            self._shares.lock(source),
             self._admin,
             copies,
             lambda: self._shares.lag(source),

@@ -26,6 +26,7 @@ _INITIALISED_WITHIN = 0.3
 
 _RESET = "share.auto.offset.reset"
 _LOCK = "share.record.lock.duration.ms"
+_ISOLATION = "share.isolation.level"
 _SINCE_4_2 = "streams.initial.rebalance.delay.ms"
 
 
@@ -47,6 +48,8 @@ class ShareGroups:
         self._options = options
         self._mode = options.queues
         self.available = False
+        self.longest_lock = LOCK
+        """Seconds that the broker allows for a lock, when that is less."""
 
     def probe(self) -> None:
         """Learns whether to use share groups. Raises UnsupportedCapability when they were asked for in vain.
@@ -78,7 +81,11 @@ class ShareGroups:
                 f"{source} is read by consumer group {group_of(source)!r} and would begin anew as a share group: "
                 f"declare it as it is (ordered, or with queues=group), or let it be emptied and delete it"
             )
-        wanted = {_RESET: "earliest", _LOCK: str(round(LOCK * 1000))}
+        wanted = {
+            _RESET: "earliest",
+            _LOCK: str(round(min(LOCK, self.longest_lock) * 1000)),
+            _ISOLATION: "read_committed",  # as consumer groups do: what a transaction took back is not delivered
+        }
         actual = self._admin.config(ResourceType.GROUP, group)
         if all(actual.get(key) == value for key, value in wanted.items()):
             return
@@ -105,10 +112,16 @@ class ShareGroups:
                 f"declare it unordered and go on with queues=share, or let it be emptied and delete it"
             )
 
+    def lock(self, source: Source) -> float:
+        """Seconds that the broker keeps a record of `source` for one consumer."""
+        text = self._admin.config(ResourceType.GROUP, share_group(source.name)).get(_LOCK) or ""
+        return int(text) / 1000 if text.isdigit() else LOCK / 2
+
     def forget(self, queue: str) -> None:
         """Removes the settings of a queue's share group, if there are share groups."""
         if self.available:
-            self._admin.configure(ResourceType.GROUP, share_group(queue), {_RESET: None, _LOCK: None})
+            settings = dict.fromkeys((_RESET, _LOCK, _ISOLATION))
+            self._admin.configure(ResourceType.GROUP, share_group(queue), settings)
 
     def _initialise(self, source: Source) -> None:
         # The first member of a new share group waits a heartbeat (5 seconds) for its partitions; later ones do not.

@@ -1,7 +1,7 @@
 """The owner thread of one share consumer (KIP-932): every call of the client's consumer is made here.
 
 The client wants every record of a poll acknowledged before the next poll, and the broker takes a record back when its
-lock (`LOCK` seconds) runs out. Neither may be felt by whoever handles messages, so a record that is held up is moved:
+lock (`lock` seconds) runs out. Neither may be felt by whoever handles messages, so a record that is held up is moved:
 a copy of it goes to the queue's retry topic, into a partition that this receiver owns, and once it is confirmed the
 original is accepted. The delivery goes on as if nothing had happened; from then on it is settled in the retry topic,
 whose consumer group knows no locks. See ShareReceiver for the other half.
@@ -33,7 +33,6 @@ from messaging.topology import Source
 
 from .errors import translate
 from .records import KafkaDelivery
-from .share_groups import LOCK
 
 log = logging.getLogger(__name__)
 
@@ -45,28 +44,65 @@ _COMMIT_EVERY = 0.2
 """Seconds between two commits while the rest of a poll is still being handled."""
 _HELD_UP = 0.2
 """Seconds after which handed-out records that keep an idle receiver from its next poll are moved."""
-_MOVE_AFTER = LOCK / 2
-"""Seconds after which everything unsettled of a poll is moved, well before its lock runs out."""
 _REST_AFTER = 3.0
 """Seconds without a poll after which the consumer is closed, so that it keeps no record from others."""
 
 
 class Batch:
-    """The records of one poll that are not acknowledged yet. Plays the tracker's part for its deliveries."""
+    """The records of one poll that are not acknowledged yet. Plays the tracker's part for its deliveries.
 
-    __slots__ = ("alive", "moving", "open", "since")
+    moving: of which a copy is under way. unheard: those of them that nobody was given.
+    """
+
+    __slots__ = ("alive", "moving", "open", "since", "unheard")
 
     def __init__(self) -> None:
         self.alive = True
         self.since = time.monotonic()
         self.open: dict[tuple[int, int], ShareDelivery] = {}
         self.moving: set[tuple[int, int]] = set()
+        self.unheard: set[tuple[int, int]] = set()
+
+
+class Hold:
+    """Where a record is settled: in its Batch, once it is moved in the tracker of its copy's partition, at `offset`.
+
+    One for all deliveries of the record that this consumer makes, since any of them may be the one that is settled.
+    """
+
+    __slots__ = ("offset", "tracker")
+
+    def __init__(self, tracker: Any, offset: int) -> None:
+        self.tracker = tracker
+        self.offset = offset
 
 
 class ShareDelivery(KafkaDelivery):
-    """A record that this consumer holds the lock of. `tracker` is its Batch until it is moved."""
+    """A record that this consumer holds the lock of."""
 
-    __slots__ = ()
+    __slots__ = ("hold",)
+
+    def __init__(
+        self, settler: Settler, source: Source, native: Any, tracker: Any, offset: int, attempt: int = 1
+    ) -> None:
+        self.hold = Hold(tracker, offset)
+        super().__init__(settler, source, native, tracker, offset, attempt)
+
+    @property
+    def tracker(self) -> Any:
+        return self.hold.tracker
+
+    @tracker.setter
+    def tracker(self, tracker: Any) -> None:
+        self.hold.tracker = tracker
+
+    @property
+    def offset(self) -> int:
+        return self.hold.offset
+
+    @offset.setter
+    def offset(self, offset: int) -> None:
+        self.hold.offset = offset
 
     @property
     def place(self) -> tuple[int, int]:
@@ -91,6 +127,7 @@ class ShareLoop:
         move: Callable[[ShareDelivery, bool], bool],
         settled_while_moving: Callable[[ShareDelivery], None],
         limit: int,
+        lock: float,
     ) -> None:
         self._config = config
         self._source = source
@@ -101,6 +138,9 @@ class ShareLoop:
         self._move = move
         self._settled_while_moving = settled_while_moving
         self._last_chance = max(limit - 2, 2)
+        self._lock = lock
+        self._move_after = lock / 2
+        """Seconds after which everything unsettled of a poll is moved, well before its lock runs out."""
         self.settled: deque[ShareDelivery] = deque()
         """Deliveries that are done with: appended by anybody, drained here."""
         self._moved: deque[tuple[Batch, ShareDelivery, bool]] = deque()
@@ -246,6 +286,7 @@ class ShareLoop:
                 # The broker drops a record in silence after its delivery limit: it goes on as a copy, which has none.
                 delivery.attempt -= 1
                 batch.moving.add(delivery.place)
+                batch.unheard.add(delivery.place)
                 self._move(delivery, False)
             else:
                 fresh.append(delivery)
@@ -267,9 +308,9 @@ class ShareLoop:
             self.waiting = False
         self._commit_async(now)
         age = now - batch.since
-        if age > LOCK:
+        if age > self._lock:
             self._give_up(batch)
-        elif age > _MOVE_AFTER or (
+        elif age > self._move_after or (
             age > _HELD_UP and self.hungry and not self._paused and not len(self._buffer) and self._room() > 0
         ):
             for place, delivery in list(batch.open.items()):
@@ -283,7 +324,9 @@ class ShareLoop:
         """The locks have run out: the broker gives these records to somebody, and settling them here is in vain."""
         for delivery in batch.open.values():
             self._acknowledge(delivery, AcknowledgeType.RELEASE)
-        log.warning("%s: %d messages were held for over %g s and are delivered again", self._source, self.held, LOCK)
+        log.warning(
+            "%s: %d messages were held for over %g s and are delivered again", self._source, self.held, self._lock
+        )
         batch.alive = False
         batch.open.clear()
         self.held = 0
@@ -291,18 +334,22 @@ class ShareLoop:
 
     def _drain(self) -> None:
         settled, batch = self.settled, self._batch
-        for _ in range(len(settled)):
-            delivery = settled.popleft()
-            if delivery.place in batch.moving or delivery.tracker is not batch:
-                self._settled_while_moving(delivery)
-            elif batch.open.pop(delivery.place, None) is not None:
-                self._acknowledge(delivery, AcknowledgeType.ACCEPT)
-        while self._moved:
+        while self._moved:  # first: a copy that failed makes its original what is to be settled
             moved_from, delivery, confirmed = self._moved.popleft()
             if moved_from is not batch:
                 continue
             if not confirmed:
                 batch.moving.discard(delivery.place)
+                if delivery.place in batch.unheard:
+                    batch.unheard.discard(delivery.place)
+                    delivery.attempt += 1
+                    self._buffer.put([delivery])
+            elif batch.open.pop(delivery.place, None) is not None:
+                self._acknowledge(delivery, AcknowledgeType.ACCEPT)
+        for _ in range(len(settled)):
+            delivery = settled.popleft()
+            if delivery.place in batch.moving or delivery.tracker is not batch:
+                self._settled_while_moving(delivery)
             elif batch.open.pop(delivery.place, None) is not None:
                 self._acknowledge(delivery, AcknowledgeType.ACCEPT)
         self.held = len(batch.open)

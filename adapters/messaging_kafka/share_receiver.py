@@ -15,14 +15,14 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 from messaging.buffer import DeliveryBuffer
 from messaging.dead_letter import dead_letter_copy
 from messaging.delivery import Delivery, Settler
 from messaging.driver import Outgoing, Receiver
-from messaging.errors import Closed, MessagingError, SettleFailed, UnsupportedCapability
+from messaging.errors import BrokerUnavailable, Closed, MessagingError, SettleFailed, UnsupportedCapability
 from messaging.options import ConsumerOptions
 from messaging.topology import Source
 
@@ -31,7 +31,7 @@ from .group_loop import GroupLoop
 from .group_receiver import AHEAD
 from .records import KafkaDelivery, attempts_of, copy_headers, due_of, token_of
 from .sender import KafkaSender
-from .share_loop import ShareDelivery, ShareLoop
+from .share_loop import Hold, ShareDelivery, ShareLoop
 from .tracker import OffsetTracker
 
 log = logging.getLogger(__name__)
@@ -40,11 +40,25 @@ _AGAIN = 1.0
 """Seconds until a message whose copy was not confirmed is delivered again."""
 
 
+class _Move:
+    """A copy under way: of what, to which partition, and whether that was settled meanwhile."""
+
+    __slots__ = ("hold", "partition", "settled")
+
+    def __init__(self, hold: Hold, partition: int) -> None:
+        self.hold = hold
+        self.partition = partition
+        self.settled = False
+
+
 class RetryLoop(GroupLoop):
     """Reads the retry topic. A copy that this receiver made of a delivery it still holds is not delivered again."""
 
-    def __init__(self, adopt: Callable[[str, OffsetTracker, int], bool], *args: Any) -> None:
+    def __init__(
+        self, adopt: Callable[[str, OffsetTracker, int], bool], lose: Callable[[list[int]], None], *args: Any
+    ) -> None:
         self._adopt = adopt
+        self._lose = lose
         super().__init__(*args)
         self._deliver = self._deliver_copy
 
@@ -60,6 +74,10 @@ class RetryLoop(GroupLoop):
             return delivery
         self._buffer.put_later(delivery, wait)
         return None
+
+    def _forget(self, partitions: list[int]) -> None:
+        super()._forget(partitions)
+        self._lose(partitions)
 
     @property
     def partitions(self) -> list[int]:
@@ -78,6 +96,7 @@ class ShareReceiver(Receiver):
         retry_config: dict[str, Any],
         retry_topic: str,
         delivery_limit: int,
+        lock: float,
         admin: Admin,
         copies: KafkaSender,
         lag: Callable[[], int],
@@ -92,11 +111,22 @@ class ShareReceiver(Receiver):
         self._buffer = DeliveryBuffer()
         self._lock = Lock()
         self._closed = False
+        self._paused = False
         self._tokens = (f"{os.urandom(8).hex()}{n:x}" for n in count())
-        self._moves: dict[str, ShareDelivery | None] = {}
-        """The copies under way by token, with the delivery that goes on in them; None once that is settled."""
+        self._moves: dict[str, _Move] = {}
+        """The copies under way, by token."""
+        self._returned = Event()
+        """Set when a copy has come round."""
         self._retry = RetryLoop(
-            self._adopt, retry_config, retry_topic, source, self, self._buffer, options.prefetch + AHEAD, admin
+            self._adopt,
+            self._lose,
+            retry_config,
+            retry_topic,
+            source,
+            self,
+            self._buffer,
+            options.prefetch + AHEAD,
+            admin,
         )
         share_config["max.poll.records"] = min(options.prefetch, 500)
         self._share = ShareLoop(
@@ -108,6 +138,7 @@ class ShareReceiver(Receiver):
             self._move,
             self._settled_while_moving,
             delivery_limit,
+            lock,
         )
         self._share.start()
         self._retry.start()
@@ -167,10 +198,10 @@ class ShareReceiver(Receiver):
     def _settled_while_moving(self, delivery: ShareDelivery) -> None:
         """A delivery was settled of which a copy is under way, or is held by now. Called by the ShareLoop."""
         with self._lock:
-            token = next((t for t, moving in self._moves.items() if moving is delivery), None)
-            if token is not None:
-                self._moves[token] = None
-        if token is None and isinstance(delivery.tracker, OffsetTracker):
+            move = next((m for m in self._moves.values() if m.hold is delivery.hold), None)
+            if move is not None:
+                move.settled = True
+        if move is None and isinstance(delivery.tracker, OffsetTracker):
             self._retry.settled.append(delivery)
 
     def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
@@ -242,16 +273,17 @@ class ShareReceiver(Receiver):
         if goes_on and not partitions:
             return False
         token = None
-        if goes_on:
+        partition = partitions[delivery.offset % len(partitions)] if partitions else None
+        if goes_on and partition is not None:
             token = next(self._tokens)
             with self._lock:
-                self._moves[token] = delivery
+                self._moves[token] = _Move(delivery.hold, partition)
         self._copying(1)
         self._copies.copy(
             delivery.native,
             copy_headers(delivery.native, delivery.attempt, token=token),
             self._retry_topic,
-            partitions[delivery.offset % len(partitions)] if partitions else None,
+            partition,
             partial(self._moved, token, delivery.tracker, delivery),
         )
         return True
@@ -261,10 +293,12 @@ class ShareReceiver(Receiver):
     ) -> None:
         if error is not None:
             log.info("%s: %s could not be copied to %s: %s", self.source, delivery.id, self._retry_topic, error)
-            if token is not None:
-                with self._lock:
-                    self._moves.pop(token, None)
         self._share.moved(batch, delivery, error is None)
+        if error is not None and token is not None:
+            with self._lock:
+                move = self._moves.pop(token, None)
+            if move is not None and move.settled:  # while the copy was under way: so the original is
+                self._share.settled.append(delivery)
         self._copying(-1)
 
     def _adopt(self, token: str, tracker: OffsetTracker, offset: int) -> bool:
@@ -273,14 +307,38 @@ class ShareReceiver(Receiver):
         Called by the RetryLoop just before it adds `offset`. Returns False for a copy that is not ours.
         """
         with self._lock:
-            if token not in self._moves:
+            move = self._moves.pop(token, None)
+            if move is None:
                 return False
-            delivery = self._moves.pop(token)
-            if delivery is not None:
-                delivery.tracker = tracker
-                delivery.offset = offset
-                return True
-        self._retry.settled.append(KafkaDelivery(self, self.source, None, tracker, offset))
+            if not move.settled:
+                move.hold.offset = offset
+                move.hold.tracker = tracker
+        if move.settled:
+            self._retry.settled.append(KafkaDelivery(self, self.source, None, tracker, offset))
+        self._returned.set()
+        return True
+
+    def _lose(self, partitions: list[int]) -> None:
+        """Copies to these partitions are read by somebody else, and delivered there. Called by the RetryLoop."""
+        with self._lock:
+            for token in [t for t, move in self._moves.items() if move.partition in partitions]:
+                del self._moves[token]
+        self._returned.set()
+
+    def _all_returned(self, timeout: float) -> bool:
+        """Waits until no copy is under way of what is settled: until then it could be delivered to somebody.
+
+        Not while paused, since then copies are not read: what is settled may come again, should this consumer close.
+        """
+        deadline = time.monotonic() + timeout
+        while not self._paused:
+            self._returned.clear()
+            with self._lock:
+                if not any(move.settled for move in self._moves.values()):
+                    return True
+            if (left := deadline - time.monotonic()) <= 0:
+                return False
+            self._returned.wait(left)
         return True
 
     # -- the rest
@@ -292,12 +350,14 @@ class ShareReceiver(Receiver):
         return bool(delivery.tracker.alive)  # type: ignore[attr-defined]
 
     def pause(self) -> None:
+        self._paused = True
         self._share.call(lambda: self._share.set_paused(True), 5.0)
         self._retry.call(lambda: self._retry.set_paused(True), 5.0)
 
     def resume(self) -> None:
         self._share.call(lambda: self._share.set_paused(False), 5.0)
         self._retry.call(lambda: self._retry.set_paused(False), 5.0)
+        self._paused = False
 
     def lag(self) -> int:
         try:
@@ -309,6 +369,8 @@ class ShareReceiver(Receiver):
     def flush(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         self._share.flush(timeout)
+        if not self._all_returned(max(deadline - time.monotonic(), 0.0)):
+            raise BrokerUnavailable(f"{self.source}: not done within {timeout:g} s")
         self._retry.flush(max(deadline - time.monotonic(), 0.0))
 
     def close(self) -> None:
@@ -318,6 +380,9 @@ class ShareReceiver(Receiver):
             self._closed = True
         self._buffer.close()
         self._share.stop()
+        if self._moves:  # what is settled of them is settled where their copies are
+            self._share.join(5.0)
+            self._all_returned(1.0)
         self._retry.stop()
         ended = self._share.join(9.0)
         if not (self._retry.join(4.0 if ended else 0.5) and ended):
