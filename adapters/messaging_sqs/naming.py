@@ -1,17 +1,14 @@
-"""Names on AWS: of queues and topics, and message group and deduplication ids."""
+"""Names on AWS: of queues and topics, and message group ids."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 
-from messaging.dead_letter import TIME
-from messaging.message import Message
-
 _MAX_QUEUE = 80
 _FIFO = ".fifo"
 _TOKEN = re.compile(r"[!-~]{1,128}")
-"""Group and deduplication ids: up to 128 letters, digits and ASCII punctuation (SQS API reference, SendMessage)."""
+"""Group ids: up to 128 letters, digits and ASCII punctuation (SQS API reference, SendMessage)."""
 
 
 def queue_name(name: str, ordered: bool, prefix: str = "") -> str:
@@ -31,14 +28,3 @@ def queue_name(name: str, ordered: bool, prefix: str = "") -> str:
 def group_id(key: str) -> str:
     """The message group of `key`. What AWS does not take is hashed; the key itself travels in the envelope."""
     return key if _TOKEN.fullmatch(key) else hashlib.sha256(key.encode()).hexdigest()
-
-
-def deduplication_id(message: Message) -> str:
-    """From the message id, so that sending again within 5 minutes stores it once.
-
-    A dead letter counts as another message each time it dies: a message moved back from the dead-letter queue and
-    rejected again within 5 minutes would otherwise be dropped as a duplicate of its first death.
-    """
-    died = message.headers.get(TIME)
-    text = message.id if died is None else f"{message.id}/{died}"
-    return text if _TOKEN.fullmatch(text) else hashlib.sha256(text.encode()).hexdigest()

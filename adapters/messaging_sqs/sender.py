@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from threading import Condition, Lock, Thread
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from messaging.driver import Done, Outgoing, Sender
 from messaging.errors import (
@@ -28,7 +29,7 @@ from messaging_sqs.batch import Outcomes, call_batch, publish_failure
 from messaging_sqs.encoding import Encoded, carries, encode
 from messaging_sqs.errors import whole_seconds
 from messaging_sqs.lanes import Lane, Pending, Report
-from messaging_sqs.naming import deduplication_id, group_id
+from messaging_sqs.naming import group_id
 from messaging_sqs.options import MAX_DELAY, SNS_MESSAGE_BYTES
 
 if TYPE_CHECKING:
@@ -300,14 +301,18 @@ def encode_for(message: Message, destination: Destination, most: int) -> Encoded
 
 
 def entry(message: Message, encoded: Encoded, ordered: bool, topic: bool = False) -> dict[str, Any]:
-    """The entry of a SendMessageBatch, or of a PublishBatch for a topic."""
+    """The entry of a SendMessageBatch, or of a PublishBatch for a topic.
+
+    Sent again, also after an unknown outcome, it is stored once (FIFO). Another entry of the same message is stored
+    again, as on every broker: a redrive that AWS drops as a duplicate of the first publish would be a lost message.
+    """
     fields: dict[str, Any] = {
         "Message" if topic else "MessageBody": encoded.body,
         "MessageAttributes": encoded.attributes,
     }
     if ordered:
         fields["MessageGroupId"] = group_id(message.key or "")
-        fields["MessageDeduplicationId"] = deduplication_id(message)
+        fields["MessageDeduplicationId"] = uuid4().hex
     return fields
 
 

@@ -3,8 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messaging.message import Message
-from messaging_sqs.naming import deduplication_id, group_id, queue_name
+from messaging_sqs.naming import group_id, queue_name
 
 PORTABLE = st.from_regex(r"[A-Za-z0-9]{1,30}([._-][A-Za-z0-9]{1,30}){0,2}", fullmatch=True)
 
@@ -31,10 +30,3 @@ def test_groups_are_keys_where_aws_takes_them() -> None:
     assert len(group_id("a b")) == 64
     assert len(group_id("é" * 100)) == 64
     assert group_id("a b") != group_id("a  b")
-
-
-def test_a_message_that_dies_twice_is_not_a_duplicate() -> None:
-    once = Message(b"", id="1", headers={"dead-letter-time": "1.000"})
-    again = Message(b"", id="1", headers={"dead-letter-time": "2.000"})
-    assert deduplication_id(Message(b"", id="1")) == "1"
-    assert len({deduplication_id(once), deduplication_id(again), "1"}) == 3

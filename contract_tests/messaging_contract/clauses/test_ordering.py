@@ -201,6 +201,24 @@ def test_key_required(bench: Bench) -> None:
 
 
 @clause(
+    "ordering.same-id-again",
+    "A message published again under its id (a redrive) is stored again, also where the broker has deduplication.",
+    anchors=[91, 104],
+    needs="ordering",
+)
+def test_same_id_again(bench: Bench) -> None:
+    source, ledger = bench.source(ordered=True), bench.ledger()
+    message = ledger.message(key="k")
+    for _ in range(2):
+        ledger.publish_one(bench.broker, source.destination, message)
+    consumer = bench.consume(source)
+    for _ in range(2):
+        delivery = bench.one(consumer, ledger)
+        assert (delivery.id, delivery.attempt) == (message.id, 1)
+        delivery.ack()
+
+
+@clause(
     "ordering.each-group",
     "Every group of an ordered topic gets the messages of a key in order, at its own pace.",
     anchors=[63],
