@@ -26,7 +26,9 @@ _MARGIN = 2
 
 
 class Heartbeat:
-    """Extends every lease once a third of it is gone, and those that a consumer asks for.
+    """Extends every lease once a third of it is gone, and those that a consumer asks for; lets go of what lapsed.
+
+    Without `beats` it does not extend by itself.
 
     While a call for a lease is under way it is marked `extending`: a nack waits for it, so that the nack is what
     the broker hears last. Guarded by `leases.lock`; `_beat` wakes the thread, which `stop` joins.
@@ -40,6 +42,7 @@ class Heartbeat:
         leases: Leases,
         settlements: Settlements,
         visibility: int,
+        beats: bool,
     ) -> None:
         self._driver = driver
         self._source = source
@@ -47,11 +50,9 @@ class Heartbeat:
         self._leases = leases
         self._settlements = settlements
         self._visibility = visibility
+        self._beats = beats
         self._beat = Condition(leases.lock)
         self._stopped = False
-        self._thread: Thread | None = None
-
-    def start(self) -> None:
         self._thread = Thread(target=self._run, name="messaging-sqs-heartbeat", daemon=True)
         self._thread.start()
 
@@ -60,8 +61,7 @@ class Heartbeat:
         with self._leases.lock:
             self._stopped = True
             self._beat.notify_all()
-        if self._thread is not None:
-            self._thread.join(max(deadline - time.monotonic(), 0))
+        self._thread.join(max(deadline - time.monotonic(), 0))
 
     def extend(self, lease: Lease, seconds: float) -> None:
         """As `Settler.extend`; waits for the broker, since only it knows whether the lease was still there."""
@@ -89,18 +89,22 @@ class Heartbeat:
                 if self._stopped:
                     return
                 now = time.monotonic()
-                due: list[Lease] = []
+                work: list[tuple[Lease, int]] = []
                 wait = third
-                for lease in self._leases.held:
-                    left = lease.deadline - now - 2 * third
-                    if lease.extending:
+                for lease in list(self._leases.held):
+                    left = lease.deadline - now
+                    early = left - 2 * third
+                    if lease.extending or lease.lost:
                         continue
-                    if left <= 0.001:
-                        due.append(lease)
-                    else:
+                    if self._beats and early > 0.001:
+                        wait = min(wait, early)
+                    elif self._beats and (timeout := self._timeout(lease, now)):
+                        work.append((lease, timeout))
+                    elif left > 0:
                         wait = min(wait, left)
-                timeouts = [self._timeout(lease, now) for lease in due]
-                work = [(lease, timeout) for lease, timeout in zip(due, timeouts, strict=True) if timeout > 0]
+                    else:
+                        # Somebody else gets it now, or this consumer again: it holds no place here any more.
+                        self._lose(lease)
                 for lease, _ in work:
                     lease.extending = True
                 if not work:
@@ -127,6 +131,10 @@ class Heartbeat:
             return most
         return 0
 
+    def _lose(self, lease: Lease) -> None:
+        for other in self._leases.lose(lease):
+            self._settlements.release(other, 0.0)
+
     def _extend(self, leases: Sequence[Lease], timeouts: Sequence[int], doing: str) -> Outcomes:
         """One call for leases that are marked `extending`; unmarks them."""
         before = time.monotonic()
@@ -143,8 +151,7 @@ class Heartbeat:
                     if outcome is None:
                         lease.deadline = before + timeout
                     elif isinstance(outcome, LeaseLost) and not lease.settled:
-                        for other in self._leases.lose(lease):
-                            self._settlements.release(other, 0.0)
+                        self._lose(lease)
                 for lease in leases:
                     lease.extending = False
                     if lease.after is not None:

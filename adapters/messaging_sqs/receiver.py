@@ -58,11 +58,11 @@ class SQSReceiver(Receiver):
         self._closing = False
         self._paused = False
         self._parked: list[Delivery] = []
-        self._unheard: str | None = None
+        self._unheard: type[MessagingError] | None = None
         self._settlements = Settlements(driver, source, self._url, self._leases, self._buffer.fail)
-        self._heartbeat = Heartbeat(driver, source, self._url, self._leases, self._settlements, self._visibility)
-        if options.heartbeat:
-            self._heartbeat.start()
+        self._heartbeat = Heartbeat(
+            driver, source, self._url, self._leases, self._settlements, self._visibility, options.heartbeat
+        )
         # Groups are handed out to one call at a time on AWS, but moto mixes up concurrent calls of one consumer.
         self._polling = 1 if source.ordered else driver.options.receivers
         self._threads = [
@@ -258,8 +258,9 @@ class SQSReceiver(Receiver):
 
     def _failed(self, error: MessagingError) -> None:
         """What cannot heal is told to the consumer once, until it has heard it."""
-        if not isinstance(error, BrokerUnavailable) and self._unheard != str(error) and not self._closing:
-            self._unheard = str(error)
+        # By type: the text may hold a time or a request id, and nobody may be listening.
+        if not isinstance(error, BrokerUnavailable) and self._unheard is not type(error) and not self._closing:
+            self._unheard = type(error)
             self._buffer.fail(error)
 
     def _give_back(self, lease: Lease) -> None:

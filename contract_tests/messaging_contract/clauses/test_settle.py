@@ -433,6 +433,24 @@ def test_lease_expires(bench: Bench) -> None:
 
 
 @clause(
+    "settle.lease-frees-prefetch",
+    "A message whose lease ran out frees its place in the prefetch: the consumer that forgot it can get it again.",
+    anchors=[53],
+    failures=[19, 20],
+    needs="lease",
+)
+def test_lease_frees_prefetch(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    consumer = bench.consume(source, prefetch=1, lease=1.0, heartbeat=False)
+    ledger.publish_one(bench.broker, source.destination, ledger.message())
+    first = bench.one(consumer, ledger)
+    again = bench.one(consumer, ledger)
+    assert again.id == first.id
+    assert again.attempt > first.attempt
+    again.ack()
+
+
+@clause(
     "settle.extend",
     "extend keeps the lease: nobody else gets the message meanwhile.",
     anchors=[53],
