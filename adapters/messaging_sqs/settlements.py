@@ -54,7 +54,7 @@ class Settlements:
     """The queues of settlements and their threads, which `close` joins.
 
     Guarded by `leases.lock`. `work` wakes the threads, `idle` wakes who waits for everything to be carried out.
-    `failed` is called, outside the lock, with what the consumer must be told.
+    `failed` is called under the lock with what the consumer must be told: before `flush` can return as if all was well.
     """
 
     def __init__(
@@ -195,7 +195,6 @@ class Settlements:
         return self._releases if settlement.due else self._deletes
 
     def _finish(self, batch: list[Settlement], outcomes: Outcomes) -> None:
-        errors: list[MessagingError] = []
         with self._lock:
             now = time.monotonic()
             for settlement, outcome in zip(batch, outcomes, strict=True):
@@ -217,14 +216,12 @@ class Settlements:
                     continue
                 elif not settlement.due or settlement.due > now:
                     # A message whose release for now failed with its lease comes again anyway.
-                    errors.append(settle_error(outcome))
+                    self._failed(settle_error(outcome))
                 self._pending -= 1
             if not self._pending:
                 self._idle.notify_all()
                 if self._ending:
                     self._work.notify_all()
-        for error in errors:
-            self._failed(error)
 
     def _give_up_at(self, settlement: Settlement) -> float:
         lease = settlement.lease
