@@ -20,6 +20,8 @@ _MAX_RECEIVES = 1000
 _DEAD_LETTER_RETENTION = "1209600"
 """14 days, the most there is. A standard queue's dead letter keeps the time of its first send, so this must be long."""
 
+_POLICY_VERSION = "2012-10-17"
+
 _QUEUE_OPTIONS: Mapping[str, tuple[str, type]] = {
     "visibility": ("VisibilityTimeout", int),
     "retention": ("MessageRetentionPeriod", int),
@@ -60,8 +62,8 @@ class TopologyBuilder:
         """The name on AWS."""
         return queue_name(name, ordered, self._prefix)
 
-    def _declare_queue(self, source: Source, create: bool) -> str:
-        """Makes sure of a queue and its dead-letter queue; returns its URL."""
+    def _declare_queue(self, source: Source, create: bool, policy: str = "") -> str:
+        """Makes sure of a queue and its dead-letter queue; returns its URL. policy: of the queue, if it is made."""
         holder = source.subscription or source.destination
         options = _native(holder, _QUEUE_OPTIONS)
         redrive: dict[str, Any] | None = None
@@ -81,6 +83,8 @@ class TopologyBuilder:
             checked["RedrivePolicy"] = redrive
         if redrive is not None:
             wanted["RedrivePolicy"] = json.dumps(redrive)
+        if policy:
+            wanted["Policy"] = policy
         name = self.name_of(source.name, source.ordered)
         return self._find_or_create(name, source.name, source.ordered, wanted, create, checked)
 
@@ -141,7 +145,11 @@ class TopologyBuilder:
         self, topic: Topic, subscription: Subscription, topic_arn: str, subscribed: Mapping[str, str], create: bool
     ) -> None:
         source = Source(topic, subscription)
-        url = self._declare_queue(source, create)
+        name = self.name_of(source.name, source.ordered)
+        # A queue is made with its policy: one that is set later takes AWS a while, and loses what SNS sends meanwhile.
+        queue_arn = ":".join([*topic_arn.replace(":sns:", ":sqs:", 1).split(":")[:-1], name])
+        statements = [_statement(queue_arn, topic_arn)]
+        url = self._declare_queue(source, create, json.dumps({"Version": _POLICY_VERSION, "Statement": statements}))
         attributes = self._directory.queue_attributes(url)
         queue_arn = attributes["QueueArn"]
         policy = filter_policy(subscription.pattern)
@@ -179,15 +187,8 @@ class TopologyBuilder:
 
     def _allow(self, url: str, attributes: Mapping[str, str], topic_arn: str) -> None:
         """Lets the topic send to the queue, beside whatever else its policy says."""
-        policy = json.loads(attributes.get("Policy") or '{"Version":"2012-10-17","Statement":[]}')
-        statement = {
-            "Sid": "messaging",
-            "Effect": "Allow",
-            "Principal": {"Service": "sns.amazonaws.com"},
-            "Action": "sqs:SendMessage",
-            "Resource": attributes["QueueArn"],
-            "Condition": {"ArnEquals": {"aws:SourceArn": topic_arn}},
-        }
+        policy = json.loads(attributes.get("Policy") or "{}") or {"Version": _POLICY_VERSION}
+        statement = _statement(attributes["QueueArn"], topic_arn)
         statements = policy.setdefault("Statement", [])
         if not isinstance(statements, list):
             statements = policy["Statement"] = [statements]
@@ -235,6 +236,18 @@ class TopologyBuilder:
             if code_of(error) not in MISSING:
                 raise translate(error, f"delete SQS queue {name!r}") from error
         self._directory.forget(name)
+
+
+def _statement(queue_arn: str, topic_arn: str) -> dict[str, Any]:
+    """Lets the topic send to the queue."""
+    return {
+        "Sid": "messaging",
+        "Effect": "Allow",
+        "Principal": {"Service": "sns.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": queue_arn,
+        "Condition": {"ArnEquals": {"aws:SourceArn": topic_arn}},
+    }
 
 
 def check_native(topology: Topology) -> None:
