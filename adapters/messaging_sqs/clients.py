@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
@@ -55,7 +56,9 @@ class Clients:
             quick = _config(options, max(options.connect_timeout, 1.0))
             self.control = session.client("sqs", region_name=region, endpoint_url=endpoint, config=quick)
             self.sns = session.client("sns", region_name=region, endpoint_url=sns_endpoint, config=short)
-            self.sts = session.client("sts", region_name=region, endpoint_url=sns_endpoint, config=quick)
+            # An emulator has it beside SNS; SNS's own endpoints on AWS (VPC, FIPS) do not.
+            sts_endpoint = None if sns_endpoint is None or _of_aws(sns_endpoint) else sns_endpoint
+            self.sts = session.client("sts", region_name=region, endpoint_url=sts_endpoint, config=quick)
         except Exception as error:
             raise translate(error, "connect to SQS") from error
 
@@ -63,6 +66,11 @@ class Clients:
         """Closes idle connections."""
         for client in (self.sqs, self.polls, self.control, self.sns, self.sts):
             client.close()
+
+
+def _of_aws(endpoint: str) -> bool:
+    host = urlsplit(endpoint).hostname or ""
+    return host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
 
 
 def _config(options: SQSOptions, read_timeout: float) -> Config:
