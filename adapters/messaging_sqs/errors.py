@@ -28,9 +28,11 @@ _CREDENTIALS = frozenset(
         "InvalidAccessKeyId",
         "InvalidClientTokenId",
         "InvalidSecurity",
+        "InvalidToken",
         "MissingAuthenticationToken",
         "NotAuthorized",
         "OptInRequired",
+        "RequestExpired",
         "SignatureDoesNotMatch",
         "UnrecognizedClientException",
     }
@@ -59,7 +61,15 @@ _PASSING = frozenset(
 _TOO_LARGE = ("BatchRequestTooLong", "MessageTooLong", "must be shorter than")
 """In the code or the text: AWS's, ElasticMQ's, and AWS's again for a queue with a MaximumMessageSize of its own."""
 _LOST = frozenset({"ReceiptHandleIsInvalid", "InvalidReceiptHandle", "MessageNotInflight", "InvalidParameterValue"})
-NO_SNS = frozenset({"InvalidAction", "UnknownOperationException", "NotImplemented", "404", "405", "501", "400"})
+_NO_CREDENTIALS = (
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.CredentialRetrievalError,
+    boto.NoAuthTokenError,
+    boto.SSOError,
+    boto.TokenRetrievalError,
+)
+"""None found, or those of a role, a program or a login cannot be had any more."""
 
 
 def code_of(error: BaseException) -> str:
@@ -87,7 +97,7 @@ def _translate(error: BaseException, doing: str) -> MessagingError:
         return error
     if isinstance(error, boto.ClientError):
         return refusal(code_of(error), str(error.response.get("Error", {}).get("Message", "")), doing, _status(error))
-    if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError):
+    if isinstance(error, _NO_CREDENTIALS):
         return AuthenticationFailed(
             f"{doing}: {error}; give access_key and secret_key, or set up boto3's credentials (AWS_PROFILE, a role ...)"
         )
@@ -102,7 +112,7 @@ def refusal(code: str, text: str, doing: str, status: int = 400) -> MessagingErr
     if code in MISSING:
         return DestinationNotFound(f"{said}; declare it, or check region, account and queue_prefix")
     if code in _CREDENTIALS:
-        return AuthenticationFailed(f"{said}; check access_key, secret_key and session_token")
+        return AuthenticationFailed(f"{said}; check access_key, secret_key, session_token and the clock")
     if code in DENIED:
         return AuthenticationFailed(f"{said}; allow the action in the IAM or queue policy")
     if code in _PASSING or status >= 500:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from messaging.errors import ConfigurationError
 
@@ -36,11 +38,11 @@ class SQSOptions:
 
     hosts: tuple[tuple[str, int | None], ...] = ()
     username: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     region: str | None = None
     access_key: str | None = None
-    secret_key: str | None = None
-    session_token: str | None = None
+    secret_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
     profile: str | None = None
     endpoint_url: str | None = None
     sns_endpoint_url: str | None = None
@@ -66,12 +68,22 @@ class SQSOptions:
             "max_message_bytes must be 1024 to 1048576",
             self.max_message_bytes,
         )
+        for name in ("endpoint_url", "sns_endpoint_url"):
+            _check_url(name, getattr(self, name))
         _check(not (self.hosts and self.endpoint_url), "give a host or endpoint_url, not both", self.endpoint_url)
+        _check(not self.tls or bool(self.hosts), "tls is for a host in the URL; AWS has it, endpoint_url says it", True)
+        _check(
+            re.fullmatch(r"[A-Za-z0-9_-]*", self.queue_prefix) is not None,
+            "queue_prefix must be letters, digits, '-' and '_' (SQS takes no others)",
+            self.queue_prefix,
+        )
         for one, other in (("access_key", "username"), ("secret_key", "password")):
             if getattr(self, one) and getattr(self, other):
                 raise ConfigurationError(f"sqs: {one} and the {other} of the URL mean the same: give one of them")
         if (self.key_id is None) != (self.secret is None):
             raise ConfigurationError("sqs: access_key and secret_key belong together: give both or none")
+        if self.session_token is not None and self.secret is None:
+            raise ConfigurationError("sqs: session_token belongs to an access_key and secret_key: give all three")
 
     @property
     def key_id(self) -> str | None:
@@ -93,6 +105,18 @@ class SQSOptions:
             f"{scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
             for host, port in self.hosts
         ]
+
+
+def _check_url(name: str, url: str | None) -> None:
+    if url is None:
+        return
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        # Not shown: it may hold a password.
+        raise ConfigurationError(
+            f"sqs: {name} must be http://host:port or https://host, without user and password (give access_key and "
+            f"secret_key)"
+        )
 
 
 def _check(valid: bool, text: str, value: object) -> None:

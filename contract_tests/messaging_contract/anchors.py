@@ -288,7 +288,7 @@ ANCHORS_NOT_COVERED = {
 }
 
 FAILURES_NOT_COVERED = {
-    21: "needs credentials that expire: tested with the SQS adapter",
+    21: "needs credentials that expire: tests/messaging_sqs/test_credentials.py",
 }
 
 

@@ -69,15 +69,6 @@ def test_credentials_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         messaging.connect("sqs://?access_key=a&secret_key=b")
 
 
-def test_options_that_contradict() -> None:
-    with pytest.raises(ConfigurationError):
-        messaging.connect("sqs://127.0.0.1:9?access_key=a")
-    with pytest.raises(ConfigurationError):
-        messaging.connect("sqs://127.0.0.1:9?wait_time=21")
-    with pytest.raises(ConfigurationError, match="wait_time"):
-        messaging.connect("sqs://127.0.0.1:9?wait_tim=1")
-
-
 @pytest.mark.parametrize("ordered", [False, True])
 def test_the_broker_goes_away_and_comes_back_while_publishing(
     connect: Connect, url: str, name: str, proxy: Proxy, ordered: bool
