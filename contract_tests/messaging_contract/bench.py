@@ -43,6 +43,10 @@ class Bench:
         """Seconds to wait for something that should happen, before the clause fails."""
         return self.harness.patience
 
+    def seconds(self, usual: float) -> float:
+        """A delay, lease or time to live: `usual` seconds, or fewer where the broker keeps time well."""
+        return usual * self.harness.pace
+
     @property
     def able(self) -> Capabilities:
         return self.harness.capabilities

@@ -108,7 +108,7 @@ def memory_harness() -> Harness:
     def connect(**options: Any) -> Broker:
         return messaging.connect("memory://", **{"server": server, **options})
 
-    return Harness("memory", connect, url="memory://", quiet=0.1)
+    return Harness("memory", connect, url="memory://", quiet=0.1, pace=0.25)
 
 
 def url_harness(url: str, name: str | None = None) -> Harness:

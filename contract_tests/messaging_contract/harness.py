@@ -42,7 +42,8 @@ class Harness:
     """One broker under test. Used by one clause at a time.
 
     name: its column in the report. volume: the most messages a clause publishes, for slow brokers. quiet: seconds
-    without a message that prove there is none. patience: seconds to wait for something that should happen. The
+    without a message that prove there is none. patience: seconds to wait for something that should happen. pace: what
+    the delays that clauses ask for are multiplied with; below 1 where the broker keeps time to the millisecond. The
     optional members are the controls that clauses ask for by name; a clause whose control is missing is not run.
 
     restart: stops the broker and starts it again; messages survive. pause, unpause: freezes the broker.
@@ -58,6 +59,7 @@ class Harness:
     volume: int = 5000
     quiet: float = 1.0
     patience: float = 30.0
+    pace: float = 1.0
     restart: Callable[[], None] | None = None
     pause: Callable[[], None] | None = None
     unpause: Callable[[], None] | None = None

@@ -390,14 +390,14 @@ def _exit_status(child: int) -> int:
 
 
 _WORKER = """
-import sys, threading, time
+import sys
 import messaging
 broker = messaging.connect(sys.argv[1], topology=messaging.Queue(sys.argv[2]))
 worker = messaging.Worker(broker)
 @worker.on(sys.argv[2])
 def handle(delivery):
     print("started", flush=True)
-    time.sleep(1.0)
+    sys.stdin.readline()
     print("finished", flush=True)
 broker.publish(sys.argv[2], 1)
 worker.run()
@@ -420,13 +420,19 @@ def test_sigterm(bench: Bench) -> None:
     url = bench.harness.url
     assert url is not None
     process = subprocess.Popen(
-        [sys.executable, "-c", _WORKER, url, bench.name()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", _WORKER, url, bench.name()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "started\n", process.stderr and process.stderr.read()
         process.terminate()
-        output, errors = process.communicate(timeout=60)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)  # it waits for its handler, which goes on only now
+        output, errors = process.communicate("go on\n", timeout=60)
     finally:
         process.kill()
         process.wait()

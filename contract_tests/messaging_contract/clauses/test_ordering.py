@@ -89,17 +89,11 @@ def test_nack_keeps_order(bench: Bench) -> None:
 def test_other_keys_go_on(bench: Bench) -> None:
     source, ledger = bench.source(ordered=True), bench.ledger()
     consumer = bench.consume(source)
-    stuck = ledger.message(key="stuck")
-    ledger.publish_one(bench.broker, source.destination, stuck)
-    bench.one(consumer, ledger).nack(delay=5.0)
-    started = time.monotonic()
+    ledger.publish_one(bench.broker, source.destination, ledger.message(key="stuck"))
+    bench.one(consumer, ledger).nack(delay=4 * bench.patience)  # longer than anybody here waits
     ledger.publish(bench.broker, source.destination, [ledger.message(key=f"free{n}") for n in range(6)])
     bench.take(consumer, ledger, ack=True)
-    assert time.monotonic() - started < 5, "the other keys waited for the one that is retried"
     ledger.check()
-    again = bench.one(consumer, ledger)
-    assert again.id == stuck.id
-    again.ack()
 
 
 @clause(

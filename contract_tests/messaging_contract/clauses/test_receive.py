@@ -26,7 +26,7 @@ def test_empty_deadline(bench: Bench) -> None:
         started = time.monotonic()
         assert consumer.receive(10, timeout) == []
         took = time.monotonic() - started
-        assert timeout * 0.8 <= took < timeout + 1.5, f"a timeout of {timeout} s took {took:.2f} s"
+        assert timeout * 0.8 <= took < timeout + 3.0, f"a timeout of {timeout} s took {took:.2f} s"
 
 
 @clause(

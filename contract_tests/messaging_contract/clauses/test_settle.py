@@ -121,12 +121,12 @@ def test_nack_delay(bench: Bench) -> None:
     consumer = bench.consume(source)
     ledger.publish_one(bench.broker, source.destination, ledger.message())
     first = bench.one(consumer, ledger)
+    delay = bench.seconds(1.0)
     started = time.monotonic()
-    first.nack(delay=1.0)
+    first.nack(delay=delay)
     second = bench.one(consumer, ledger)
     waited = time.monotonic() - started
-    assert waited >= 0.99, f"came back after {waited:.2f} s of 1 s"
-    assert waited < 10
+    assert waited >= delay * 0.99, f"came back after {waited:.2f} s of {delay:g} s"
     assert second.attempt == 2
     second.ack()
 
@@ -143,19 +143,14 @@ def test_nack_delay_blocks_nobody(bench: Bench) -> None:
     consumer = bench.consume(source, prefetch=2)
     slow, *others = ledger.messages(7)
     ledger.publish(bench.broker, source.destination, [slow, *others])
-    started = time.monotonic()
-    while ledger.missing:
-        for delivery in ledger.receive(consumer.receive(1, 10)):
+    deadline = time.monotonic() + bench.patience
+    while ledger.missing and time.monotonic() < deadline:
+        for delivery in ledger.receive(consumer.receive(1, 0.5)):
             if delivery.id == slow.id:
-                delivery.nack(delay=3.0)
+                delivery.nack(delay=4 * bench.patience)  # longer than anybody here waits
             else:
                 delivery.ack()
-        assert time.monotonic() - started < 20
-    if len(ledger.received) == 7:
-        again = bench.one(consumer, ledger)
-        assert again.id == slow.id
-        again.ack()
-    ledger.check(duplicates=True)
+    ledger.check()
 
 
 @clause(
@@ -415,13 +410,14 @@ def test_at_most_once(bench: Bench) -> None:
 )
 def test_lease_expires(bench: Bench) -> None:
     source, ledger = bench.source(), bench.ledger()
-    slow = bench.consume(source, lease=1.0, heartbeat=False)
+    lease = bench.seconds(1.0)
+    slow = bench.consume(source, lease=lease, heartbeat=False)
+    before = time.monotonic()
     ledger.publish_one(bench.broker, source.destination, ledger.message())
     held = bench.one(slow, ledger)
-    taken = time.monotonic()
     other = bench.consume(source)
     again = bench.one(other, ledger)
-    assert time.monotonic() - taken >= 0.8, "another consumer got it while it was leased"
+    assert time.monotonic() - before >= lease, "another consumer got it while it was leased"
     assert again.id == held.id
     try:
         held.ack()
@@ -464,7 +460,7 @@ def test_extend(bench: Bench) -> None:
     held = bench.one(slow, ledger)
     held.extend(30.0)
     other = bench.consume(source)
-    bench.quiet(other, ledger, 2.5)
+    bench.quiet(other, ledger, 1.0 + bench.seconds(1.5))
     held.ack()
     slow.flush()
     bench.quiet(other, ledger)
@@ -483,7 +479,7 @@ def test_heartbeat(bench: Bench) -> None:
     ledger.publish_one(bench.broker, source.destination, ledger.message())
     held = bench.one(slow, ledger)
     other = bench.consume(source)
-    bench.quiet(other, ledger, 2.5)
+    bench.quiet(other, ledger, 1.0 + bench.seconds(1.5))
     held.ack()
     slow.flush()
     bench.quiet(other, ledger)
@@ -507,7 +503,7 @@ def test_slow_handler(bench: Bench) -> None:
                 owner, held = consumer, received[0]
                 break
     waiting = other if owner is slow else slow
-    bench.quiet(waiting, ledger, 2.5)
+    bench.quiet(waiting, ledger, bench.seconds(2.5))
     held.ack()
     owner.flush()
     bench.quiet(waiting, ledger)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
-from messaging import Broker, Topology, config
+from messaging import Broker, MessagingError, Topology, config
 from messaging_contract.clause import Clause
 from messaging_contract.clauses import all_clauses
 from messaging_contract.harness import Harness
@@ -22,6 +23,10 @@ from messaging_memory import MemoryServer
 _DEADLINE = 30.0
 """Seconds after which a clause counts as failed here: nothing on the memory broker takes that long."""
 
+_PROOF = (AssertionError, pytest.fail.Exception, MessagingError, TimeoutError)
+"""How a clause finds a defect: something does not hold, raises what it should not, or does not come. Anything else
+is a saboteur that fell over its own feet, which proves nothing about the clause."""
+
 _AT_ONCE = 4
 """Saboteurs tried at a time: most of the time is spent waiting for messages that do not come."""
 
@@ -31,7 +36,7 @@ _NOT_HERE = frozenset({"lifecycle.nothing-left-running"})
 
 @dataclass(frozen=True)
 class Kill:
-    """Which clause caught a saboteur, and with what words. `clause` None: none did."""
+    """Which clause caught a saboteur, and with what words. `clause` None: none did, or it crashed, as `text` says."""
 
     saboteur: Saboteur
     clause: str | None
@@ -75,7 +80,7 @@ def harness_of(saboteur: Saboteur) -> Harness:
         line = Line()
         return MemoryLink(lambda **keywords: connect(line, **keywords), line)
 
-    harness = Harness(saboteur.name, connect, url="memory://", volume=300, quiet=0.1, patience=6.0)
+    harness = Harness(saboteur.name, connect, url="memory://", volume=300, quiet=0.1, patience=6.0, pace=0.25)
     if saboteur.on_a_line:
         harness.link = link
     return harness
@@ -87,7 +92,10 @@ def catch(saboteur: Saboteur, clauses: list[Clause], trusted: set[str]) -> Kill:
     first = {id: number for number, id in enumerate(saboteur.likely)}
     harness = harness_of(saboteur)
     for clause in sorted(clauses, key=lambda clause: first.get(clause.id, len(first))):
-        text = failure(clause, harness)
+        try:
+            text = failure(clause, harness)
+        except Exception as crash:
+            return Kill(saboteur, None, time.monotonic() - started, f"crashed in {clause.id}: {_words(crash)}")
         if text is None:
             continue
         if clause.id not in trusted:
@@ -100,13 +108,21 @@ def catch(saboteur: Saboteur, clauses: list[Clause], trusted: set[str]) -> Kill:
 
 
 def failure(clause: Clause, harness: Harness) -> str | None:
-    """Why a clause fails, or None when it holds or cannot be run."""
+    """Why a clause fails, or None when it holds or cannot be run. Raises what is no proof of a defect."""
     try:
         outcome, _ = run_clause(replace(clause, deadline=min(clause.deadline, _DEADLINE)), harness)
-    except (Exception, pytest.fail.Exception) as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+    except _PROOF as error:
+        return _words(error)
     assert outcome is not Outcome.FAILED
     return None
+
+
+def _words(error: BaseException) -> str:
+    """The error in a line; for an `assert` without words, the line it is in."""
+    said = str(error).strip().splitlines()
+    if not said:
+        said = [line for frame in traceback.extract_tb(error.__traceback__)[-1:] for line in [frame.line or ""]]
+    return f"{type(error).__name__}: {said[0] if said else ''}"
 
 
 def hunt(only: str | None = None) -> int:
@@ -122,7 +138,7 @@ def hunt(only: str | None = None) -> int:
             name, defect = kill.saboteur.name, kill.saboteur.defect
             if kill.clause is None:
                 alive += 1
-                print(f"{name:{width}}  NOT CAUGHT  {defect}", flush=True)
+                print(f"{name:{width}}  NOT CAUGHT  {defect}" + (f" It {kill.text}" if kill.text else ""), flush=True)
             else:
                 print(f"{name:{width}}  {kill.clause} in {kill.seconds:.1f} s: {kill.text}"[:160], flush=True)
     print(f"{len(chosen) - alive} of {len(chosen)} saboteurs caught")

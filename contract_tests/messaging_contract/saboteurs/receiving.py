@@ -206,10 +206,10 @@ class LagIsZero(HonestReceiver):
 
 
 class LateAtTheDeadline(HonestReceiver):
-    """Returns two seconds after the deadline."""
+    """Returns four seconds after the deadline."""
 
     def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
-        return super().receive(max_messages, timeout + 2.0)
+        return super().receive(max_messages, timeout + 4.0)
 
 
 class WaitsForAFullBatch(HonestReceiver):
