@@ -189,13 +189,18 @@ class AsyncConsumer(_OfOneLoop):
         self._check_loop()
         deadline = self._loop.time() + timeout
         async with self._turn:
-            while not self._left:
+            while not self._left or self.sync.paused:
                 remaining = deadline - self._loop.time()
                 if remaining <= 0 and self._pending is None and timeout > 0:
                     return []
                 await self._wait(max_messages, max(remaining, 0.0))
                 if remaining <= 0:
                     break
+            if self.sync.closed:  # what is left was given back to the broker
+                self._left.clear()
+                raise Closed(f"receive from {self.sync.source}: the consumer is closed")
+            if self.sync.paused:
+                return []
             return [self._left.popleft() for _ in range(min(max_messages, len(self._left)))]
 
     async def _wait(self, max_messages: int, timeout: float) -> None:
@@ -219,14 +224,13 @@ class AsyncConsumer(_OfOneLoop):
         """Yields deliveries until the consumer is closed."""
         while True:
             try:
-                deliveries = deque(await self.receive(self.sync.batch, _TURN))
+                deliveries = await self.receive(self.sync.batch, _TURN)
             except Closed:
                 return
-            try:
-                while deliveries and not self.sync.closed:
-                    yield deliveries.popleft()
-            finally:
-                self._left.extendleft(reversed(deliveries))
+            # Kept for whoever receives next: a loop that is left early does not end this generator at once.
+            self._left.extendleft(reversed(deliveries))
+            while self._left and not (self.sync.closed or self.sync.paused):
+                yield self._left.popleft()
 
     def pause(self) -> None:
         """As `Consumer.pause`."""

@@ -36,6 +36,7 @@ class AsyncPool:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._lanes: dict[str, _Lane] = {}
+        self._cancelled = False
         self.error: BaseException | None = None
         self._thread = Thread(target=self._run, name=f"{name}-loop", daemon=True)
 
@@ -55,6 +56,7 @@ class AsyncPool:
     def cancel(self) -> None:
         """Cancels what still runs; it settles nothing, so its messages are delivered again."""
         if not self.join(0) and self._loop is not None:
+            self._cancelled = True
             with suppress(RuntimeError):  # the loop has ended meanwhile
                 for task in self._tasks:
                     self._loop.call_soon_threadsafe(task.cancel)
@@ -72,8 +74,11 @@ class AsyncPool:
     def _run(self) -> None:
         try:
             asyncio.run(self._main())
-        except (Closed, asyncio.CancelledError):
+        except Closed:
             pass
+        except asyncio.CancelledError:
+            if not self._cancelled:
+                self.error = RuntimeError("a handler cancelled the task it runs in, which is the worker's")
         except BaseException as error:
             self.error = error
         finally:

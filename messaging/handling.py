@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -67,9 +67,8 @@ class Handling:
 
     async def run_async(self, delivery: Delivery) -> None:
         """For an `async def` function, on its event loop. Settling does not block, so it happens on the loop."""
-        awaitable: Awaitable[Any] = self.handler(delivery)
         try:
-            await awaitable
+            await self.handler(delivery)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():

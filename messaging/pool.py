@@ -132,13 +132,15 @@ class ThreadPool:
             finally:
                 with self._changed:
                     self._running -= 1
-                    lane.popleft()
-                    if lane:
-                        self._work.put(lane)
-                    elif delivery.key is not None:
-                        del self._lanes[delivery.key]
                     if not self._running:
                         self._changed.notify_all()
+            # Not after what a handler may not raise: nothing was settled then, and the next one must not overtake it.
+            with self._changed:
+                lane.popleft()
+                if lane:
+                    self._work.put(lane)
+                elif delivery.key is not None:
+                    del self._lanes[delivery.key]
 
 
 def receive(consumer: Consumer, most: int) -> list[Delivery]:

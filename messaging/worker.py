@@ -66,6 +66,7 @@ class Worker:
         self._pools: list[ThreadPool | AsyncPool] = []
         self._consumers: list[Consumer] = []
         self._stop = threading.Event()
+        self._interrupted = False
 
     def on(
         self,
@@ -113,8 +114,9 @@ class Worker:
     def run(self) -> None:
         """Starts, then blocks until SIGTERM, SIGINT or `request_stop`, then stops.
 
-        A `request_stop` that came before makes it stop at once. Raises what ended a registration, for example
-        DestinationNotFound when its queue was deleted.
+        A second SIGINT raises KeyboardInterrupt instead of waiting for handlers. A `request_stop` that came before
+        makes it stop at once. Raises what ended a registration, for example DestinationNotFound when its queue was
+        deleted.
         """
         previous = self._install_signals()  # before a handler can run: a signal must never cut one off
         started = False
@@ -125,10 +127,12 @@ class Worker:
                 if any(pool.error is not None or not pool.alive for pool in self._pools):
                     break
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
-            if started:
-                self.stop()
+            try:
+                if started:
+                    self.stop()
+            finally:  # after the drain: a signal must not cut that off either
+                for number, handler in previous.items():
+                    signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def request_stop(self) -> None:
         """Makes `run` stop. Returns at once."""
@@ -179,8 +183,12 @@ class Worker:
             return {}
 
         def handle(number: int, _frame: FrameType | None) -> None:
-            if self._stop.is_set():  # the second one: whoever asks twice does not want to wait
+            # Who presses Ctrl-C twice does not want to wait; a supervisor may well send SIGTERM to process and group.
+            if number == signal.SIGINT and self._interrupted:
                 raise KeyboardInterrupt
+            self._interrupted = number == signal.SIGINT
             self._stop.set()
+
+        self._interrupted = False
 
         return {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -273,13 +273,21 @@ ANCHORS_NOT_COVERED = {
     17: "not offered: no priorities",
     28: "not offered: concurrency is fixed for a worker's life",
     42: "by design the other way: attempt counts every redelivery, delayed or not (settle.attempt-counts)",
+    47: "not offered: no message context; settling after close raises Closed (settle.after-close)",
+    55: "by design the other way: a settlement after the first is ignored, also the one of at_most_once",
     56: "not offered: there is no error handler to fail; the retry policy decides",
     60: "not offered: no message context beside the delivery",
+    64: (
+        "Kafka only: partitions are not part of the portable interface. What they are for is: the order of a key "
+        "(ordering.publish-order) and every member getting a share (groups.member-joins)"
+    ),
     67: "Kafka only: offsets are not part of the portable interface",
     70: "not offered: every group has a name",
+    86: "by design fixed: <source>--dlq, so that it is found by name (dead_letter.declared-name)",
     89: "not offered: handlers take one message (settle.batch-ack for several at once)",
     90: "not offered: a dead letter carries the story (dead_letter.content)",
     120: "not offered: no middleware",
+    139: "by design the other way: connect connects, and says so when it cannot (faults.down-at-start)",
     154: "Kafka only: partition counts are a native option, tested with the adapter",
     155: "RabbitMQ only: queue types are a native option, tested with the adapter",
     160: "`--jobs` runs brokers side by side; a broker's clauses share nothing but the broker",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from messaging import Queue, Subscription, Topic, UnsupportedCapability
+from messaging import DestinationNotFound, Queue, Subscription, Topic, UnsupportedCapability
 from messaging_contract.bench import Bench
 
 
@@ -31,14 +31,18 @@ def _topics(bench: Bench) -> None:
 
 
 def _patterns(bench: Bench) -> None:
+    topic = Topic(bench.name(), Subscription("g", "order.*"))
     with pytest.raises(UnsupportedCapability):
-        bench.broker.declare(Topic(bench.name(), Subscription("g", "order.*")))
+        bench.broker.declare(topic)
+    _is_not_there(bench, Topic(topic.name, "g"))
 
 
 def _ordering(bench: Bench) -> None:
     for destination in _destinations(bench, ordered=True):
+        name = destination.name
         with pytest.raises(UnsupportedCapability):
             bench.broker.declare(destination)
+        _is_not_there(bench, Queue(name) if isinstance(destination, Queue) else Topic(name, "g"))
 
 
 def _nack_delay(bench: Bench) -> None:
@@ -92,9 +96,14 @@ def _delays(bench: Bench, destination: Queue | Topic) -> None:
 
 
 def _ttl(bench: Bench) -> None:
-    source, _ = _source(bench)
+    source, group = _source(bench)
+    ledger = bench.ledger()
+    consumer = bench.consume(source, group)
     with pytest.raises(UnsupportedCapability):
-        bench.broker.publish(source, 1, ttl=1.0)
+        bench.broker.publish(source, ledger.message(ttl=1.0))
+    with pytest.raises(UnsupportedCapability):
+        bench.broker.publish_many(source, [ledger.message(), ledger.message(ttl=1.0)])
+    bench.quiet(consumer, ledger)
 
 
 def _mandatory(bench: Bench) -> None:
@@ -144,6 +153,11 @@ def _destinations(bench: Bench, ordered: bool) -> list[Queue | Topic]:
     if bench.able.topics:
         found.append(Topic(bench.name(), "g", ordered=ordered))
     return found
+
+
+def _is_not_there(bench: Bench, destination: Queue | Topic) -> None:
+    with pytest.raises(DestinationNotFound):
+        bench.connect(topology=destination, create=False)
 
 
 def _source(bench: Bench) -> tuple[Queue | Topic, str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -191,7 +192,7 @@ def test_content_type(bench: Bench) -> None:
 
 @clause(
     "headers.own-codec",
-    "A codec registered for a content type is used on both sides.",
+    "A codec registered for a content type is used on both sides, one that compresses for example.",
     anchors=[103, 110],
     on=QUEUE,
 )
@@ -199,12 +200,19 @@ def test_own_codec(bench: Bench) -> None:
     kind = f"application/x-{bench.test_id}"
     with pytest.raises(EncodeError):
         bench.broker.publish(bench.queue(), {"a": 1}, content_type=kind)
-    register_codec(kind, Codec(lambda value: repr(value).encode()[::-1], lambda body, _type: body[::-1].decode()))
+    register_codec(
+        kind,
+        Codec(
+            lambda value: zlib.compress(msgspec.json.encode(value)),
+            lambda body, _type: msgspec.json.decode(zlib.decompress(body)),
+        ),
+    )
     source, ledger = bench.source(), bench.ledger()
     consumer = bench.consume(source)
-    ledger.publish_one(bench.broker, source.destination, ledger.message({"a": 1}, content_type=kind))
+    ledger.publish_one(bench.broker, source.destination, ledger.message({"a": "x" * 5000}, content_type=kind))
     delivery = bench.one(consumer, ledger)
-    assert delivery.value == "{'a': 1}"
+    assert delivery.value == {"a": "x" * 5000}
+    assert len(delivery.body) < 1000
     delivery.ack()
 
 

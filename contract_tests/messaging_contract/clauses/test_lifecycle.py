@@ -273,7 +273,7 @@ def test_ping(bench: Bench) -> None:
 @clause(
     "lifecycle.unreachable",
     "Connecting where nothing listens, or nothing answers, raises BrokerUnavailable within the connect timeout.",
-    anchors=[132],
+    anchors=[132, 148],
     on=(),
     controls="at",
 )
@@ -443,7 +443,7 @@ def test_sigterm(bench: Bench) -> None:
 @clause(
     "lifecycle.future-callback",
     "The callback of a publish_nowait future is called with the id.",
-    anchors=[163],
+    anchors=[5],
     on=QUEUE,
 )
 def test_future_callback(bench: Bench) -> None:

@@ -46,7 +46,7 @@ def test_large_to_a_topic(bench: Bench) -> None:
 @clause(
     "limits.too-large",
     "A message above the broker's limit raises MessageTooLarge and nothing is sent; the producer goes on.",
-    anchors=[111],
+    anchors=[111, 118],
     failures=[3],
 )
 def test_too_large(bench: Bench) -> None:
@@ -128,7 +128,7 @@ def test_delay_above_maximum(bench: Bench) -> None:
 @clause(
     "limits.many-keys",
     "Thousands of distinct keys are no burden.",
-    anchors=[29, 64],
+    anchors=[29],
     on=QUEUE,
 )
 def test_many_keys(bench: Bench) -> None:

@@ -192,7 +192,7 @@ def test_mandatory_unroutable(bench: Bench) -> None:
     with pytest.raises(Unroutable):
         ledger.publish_one(bench.broker, topic, ledger.message(type="other"), mandatory=True)
     future = bench.broker.publish_nowait(topic, ledger.message(type="other"), mandatory=True)
-    assert isinstance(future.exception(30), Unroutable)
+    assert isinstance(future.exception(bench.patience), Unroutable)
     second = ledger.message(type="taken")
     ledger.confirm(bench.broker.publish_nowait(topic, second, mandatory=True).result(30))
     bench.take(consumer, ledger, ack=True)
@@ -234,7 +234,9 @@ def test_after_close(bench: Bench) -> None:
 
 
 @clause(
-    "publish.nowait", "publish_nowait gives a future of the id, which is done once the broker confirmed.", anchors=[5]
+    "publish.nowait",
+    "publish_nowait gives a future of the id, which is done once the broker confirmed.",
+    anchors=[5, 118],
 )
 def test_nowait(bench: Bench) -> None:
     source, ledger = bench.source(), bench.ledger()
@@ -274,7 +276,7 @@ def test_flush(bench: Bench) -> None:
 @clause(
     "publish.close-flushes",
     "Closing a producer or a broker sends everything that publish_nowait had accepted.",
-    anchors=[13],
+    anchors=[13, 118],
     failures=[4],
 )
 def test_close_flushes(bench: Bench) -> None:
@@ -282,6 +284,7 @@ def test_close_flushes(bench: Bench) -> None:
     broker = bench.connect(topology=source.destination)
     with broker.producer() as producer:
         futures = [producer.publish_nowait(source.destination, m) for m in ledger.messages(bench.volume(200))]
+    assert producer.closed
     assert all(future.done() for future in futures)
     futures += [broker.publish_nowait(source.destination, m) for m in ledger.messages(bench.volume(200))]
     broker.close()
@@ -390,11 +393,13 @@ def test_destination_value(bench: Bench) -> None:
     ledger.check()
     fresh = Queue(bench.name()) if bench.kind == "queue" else Topic(bench.name())
     assert broker.publish(fresh, 1)
+    if isinstance(fresh, Queue):
+        bench.eventually(lambda: broker.depth(fresh) == 1, "a depth of 1 of what was declared by publishing to it")
 
 
 @clause(
     "publish.failed-leaves-producer-usable",
-    "After a publish that failed the same producer goes on working.",
+    "A publish that failed says whether it may be tried again, and the same producer goes on working.",
     anchors=[11, 148],
     failures=[3],
 )
@@ -408,8 +413,9 @@ def test_failed_leaves_producer_usable(bench: Bench) -> None:
         lambda: producer.publish(source.destination, 1, timeout=-1),
     )
     for wrong in calls:
-        with pytest.raises(MessagingError):
+        with pytest.raises(MessagingError) as raised:
             wrong()
+        assert raised.value.retryable is isinstance(raised.value, PublishTimeout)
     assert producer.in_flight == 0
     ledger.publish_one(producer, source.destination, ledger.message())
     producer.close()

@@ -111,7 +111,8 @@ def test_many_topics_at_once(bench: Bench) -> None:
 
     with ThreadPoolExecutor(5) as pool:
         list(pool.map(serve, range(5)))
-    assert all(bench.depth(source) >= 0 for source in sources)
+    for source in sources:
+        bench.eventually(lambda source=source: bench.depth(source) == 0, f"a depth of 0 of {source}")  # type: ignore[misc]
 
 
 @clause(
@@ -269,7 +270,7 @@ def test_missing_subscription(bench: Bench) -> None:
 
 @clause(
     "receive.close-ends-blocked-receive",
-    "Closing a consumer from another thread ends a blocked receive promptly, with Closed or nothing.",
+    "Closing a consumer from another thread ends every blocked receive promptly, with Closed or nothing.",
     anchors=[32, 127],
 )
 def test_close_ends_blocked_receive(bench: Bench) -> None:
@@ -282,16 +283,16 @@ def test_close_ends_blocked_receive(bench: Bench) -> None:
         except Closed:
             outcome.append(Closed)
 
-    thread = Thread(target=wait, daemon=True)
-    thread.start()
-    thread.join(0.3)
-    assert thread.is_alive()
-    started = time.monotonic()
+    threads = [Thread(target=wait, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    threads[0].join(0.3)
+    assert all(thread.is_alive() for thread in threads)
     consumer.close()
-    thread.join(15)
-    assert not thread.is_alive()
-    assert time.monotonic() - started < 15
-    assert outcome in ([Closed], [[]])
+    for thread in threads:
+        thread.join(15)
+        assert not thread.is_alive()
+    assert all(each in (Closed, []) for each in outcome)
 
 
 @clause(

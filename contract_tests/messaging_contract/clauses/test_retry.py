@@ -9,6 +9,8 @@ from collections.abc import Callable
 from threading import Event, Lock, Timer
 from typing import Any
 
+import pytest
+
 from messaging import Delivery, RetryPolicy, Worker
 from messaging.dead_letter import ATTEMPTS, REASON
 from messaging.topology import Source
@@ -298,19 +300,12 @@ def test_stop_waits(bench: Bench) -> None:
     worker.start()
     ledger.publish(bench.broker, source.destination, ledger.messages(6))
     assert started.wait(30)
-    stopping = Event()
-
-    def release() -> None:
-        stopping.set()
-        go_on.set()
-
-    timer = Timer(0.5, release)
+    timer = Timer(bench.seconds(0.5), go_on.set)
     timer.start()
     assert worker.stop(20)
-    assert stopping.is_set(), "stop did not wait for the handler"
+    assert go_on.is_set(), "stop did not wait for the handler"
     timer.join()
-    handled = list(ledger.received)
-    assert handled
+    assert ledger.received
     consumer = bench.consume(source)
     bench.take(consumer, ledger, ack=True)
     ledger.check()
@@ -337,12 +332,147 @@ def test_stop_deadline(bench: Bench) -> None:
     worker.start()
     ledger.publish_one(bench.broker, source.destination, ledger.message())
     assert started.wait(30)
-    began = time.monotonic()
     assert not worker.stop(0.3)
-    assert time.monotonic() - began < 20
     go_on.set()
     bench.take(bench.consume(source), ledger, ack=True)
     ledger.check()
+
+
+@clause(
+    "retry.async-stop-deadline",
+    "A coroutine handler that does not end by the deadline of stop is cancelled; its message is delivered again.",
+    anchors=[51, 126],
+    failures=[7],
+    on=QUEUE,
+)
+def test_async_stop_deadline(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    started, cancelled = Event(), Event()
+
+    async def handle(_delivery: Delivery) -> None:
+        started.set()
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    worker = _worker(bench, source, handle, retry=RetryPolicy(attempts=1))
+    worker.start()
+    ledger.publish_one(bench.broker, source.destination, ledger.message())
+    assert started.wait(30)
+    assert not worker.stop(0.1)
+    assert cancelled.is_set()
+    bench.take(bench.consume(source), ledger, ack=True)
+    ledger.check()
+    if bench.able.dead_letter:
+        assert bench.dead_letter_depth(source) == 0
+
+
+@clause(
+    "retry.cancelled-inside",
+    "What a coroutine handler awaits being cancelled is a failure of the handler like any other.",
+    anchors=[50],
+    on=QUEUE,
+)
+def test_cancelled_inside(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+
+    async def handle(delivery: Delivery) -> None:
+        if delivery.attempt == 1:
+            inner = asyncio.ensure_future(asyncio.sleep(600))
+            inner.cancel()
+            await inner
+        ledger.receive([delivery])
+
+    with _worker(bench, source, handle, retry=AT_ONCE):
+        ledger.publish_one(bench.broker, source.destination, ledger.message())
+        bench.eventually(lambda: not ledger.missing, "the message to be handled again")
+    bench.quiet(bench.consume(source), ledger)
+    ledger.check()
+
+
+@clause(
+    "retry.no-failure",
+    "What is no Exception, such as SystemExit, ends the worker and settles nothing: the message is delivered again.",
+    anchors=[50, 51],
+    failures=[6],
+    on=QUEUE,
+)
+def test_no_failure(bench: Bench) -> None:
+    for asynchronous in (False, True):
+        for concurrency in (1, 4):
+            _ends_the_worker(bench, asynchronous, concurrency)
+
+
+def _ends_the_worker(bench: Bench, asynchronous: bool, concurrency: int) -> None:
+    source, ledger = bench.source(), bench.ledger(f"m{concurrency}{asynchronous}")
+    handled: list[str] = []
+
+    def handle(delivery: Delivery) -> None:
+        handled.append(delivery.id)
+        raise SystemExit(3)
+
+    async def handle_async(delivery: Delivery) -> None:
+        handle(delivery)
+
+    worker = _worker(
+        bench,
+        source,
+        handle_async if asynchronous else handle,
+        retry=RetryPolicy(attempts=1),
+        concurrency=concurrency,
+    )
+    ledger.publish(bench.broker, source.destination, ledger.messages(2, keys=1))
+    with pytest.raises(SystemExit) as raised:
+        worker.run()
+    assert raised.value.code == 3
+    assert len(handled) == 1, "the next message of the key was handled though nothing became of the one before"
+    bench.take(bench.consume(source), ledger, ack=True)
+    ledger.check()
+    if bench.able.dead_letter:
+        assert bench.dead_letter_depth(source) == 0
+
+
+@clause(
+    "retry.handler-stops-the-worker",
+    "A handler may ask its worker to stop: run returns, that message is done and the others are left for others.",
+    anchors=[26, 130],
+    on=QUEUE,
+)
+def test_handler_stops_the_worker(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    handled: list[str] = []
+
+    def handle(delivery: Delivery) -> None:
+        handled.append(delivery.id)
+        ledger.receive([delivery])
+        worker.request_stop()
+
+    worker = _worker(bench, source, handle)
+    ledger.publish(bench.broker, source.destination, ledger.messages(3))
+    worker.run()
+    assert handled
+    bench.take(bench.consume(source), ledger, ack=True)
+    ledger.check()
+
+
+@clause(
+    "retry.at-most-once",
+    "With at_most_once a worker settles each message before its handler runs: one that fails is not tried again.",
+    anchors=[50, 61],
+    on=QUEUE,
+)
+def test_at_most_once(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    handler = Failing(ledger, lambda _delivery: True)
+    messages = ledger.messages(3)
+    with _worker(bench, source, handler, retry=AT_ONCE, at_most_once=True):
+        ledger.publish(bench.broker, source.destination, messages)
+        bench.eventually(lambda: len(handler.attempts) == 3, "every message to be handled")
+        bench.eventually(lambda: bench.depth(source) == 0, "a depth of 0")
+    bench.quiet(bench.consume(source), ledger)
+    assert handler.attempts == {message.id: [1] for message in messages}
 
 
 @clause(
