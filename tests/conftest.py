@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
+
+from messaging_contract.harness import Harness
+
+from .brokers import BROKERS, CONTAINERS, Brokers
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "only(*names): the containers that a test of an adapter runs on, of all it could"
+    )
+    config.stash[BROKERS] = Brokers(os.environ)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[BROKERS].close()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that names an adapter as a fixture runs on each of its brokers."""
+    only = metafunc.definition.get_closest_marker("only")
+    for adapter in CONTAINERS:
+        if adapter in metafunc.fixturenames:
+            found = metafunc.config.stash[BROKERS].choose(adapter, only.args if only else ())
+            names = [candidate.name for candidate in found]
+            metafunc.parametrize(adapter, found, ids=names, indirect=True, scope="session")
+
+
+def _open(request: pytest.FixtureRequest) -> Harness:
+    return request.config.stash[BROKERS].open(request.param)
+
+
+rabbitmq = pytest.fixture(_open, scope="session", name="rabbitmq")
+kafka = pytest.fixture(_open, scope="session", name="kafka")
+sqs = pytest.fixture(_open, scope="session", name="sqs")
 
 
 def eventually(condition: Callable[[], object], timeout: float = 10.0) -> None:

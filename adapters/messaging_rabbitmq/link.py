@@ -163,11 +163,12 @@ class Link:
 
     def give_back(self, number: int, channel: Channel | None) -> None:
         """Closes `channel`; its number is free again once it is closed."""
-        if channel is None or not channel.is_open:
+        if channel is None or channel.is_closed:
             self.give_number(number)
             return
         channel.add_on_close_callback(lambda _channel, _reason: self.give_number(number))
-        channel.close()
+        if not channel.is_closing:
+            channel.close()  # one that is still opening, too: pika closes it as soon as it is open
 
     def soon(self, task: Callable[[], None]) -> None:
         """Runs `task` on the I/O thread after what is running now."""

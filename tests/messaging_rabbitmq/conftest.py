@@ -1,8 +1,7 @@
-"""Tests against a real RabbitMQ: MESSAGING_TEST_RABBITMQ holds one or more URLs, separated by spaces."""
+"""Tests against real RabbitMQs, see tests/brokers.py."""
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
@@ -11,17 +10,15 @@ import pytest
 
 import messaging
 from messaging.topology import Queue, Topology
+from messaging_contract.harness import Harness
 from messaging_contract.proxy import TcpProxy
 from messaging_rabbitmq import RabbitMQDriver, RabbitMQOptions
 
-VARIABLE = "MESSAGING_TEST_RABBITMQ"
-URLS = os.environ.get(VARIABLE, "").split()
 
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "url" in metafunc.fixturenames:
-        missing = pytest.param("", marks=pytest.mark.skip(reason=f"set {VARIABLE}=rabbitmq://... to run this"))
-        metafunc.parametrize("url", [pytest.param(url, id=url.rpartition("@")[2]) for url in URLS] or [missing])
+@pytest.fixture
+def url(rabbitmq: Harness) -> str:
+    assert rabbitmq.url is not None
+    return rabbitmq.url
 
 
 @pytest.fixture

@@ -150,6 +150,7 @@ def test_a_publish_has_its_deadline_while_the_broker_is_away(
         eventually(lambda: publish(sender, queue, message()) == [None])
 
 
+@pytest.mark.only("rabbitmq:4")
 def test_a_silent_broker_is_noticed_by_its_missing_heartbeat(
     options: RabbitMQOptions, queue: Queue, proxy: TcpProxy
 ) -> None:
@@ -164,6 +165,7 @@ def test_a_silent_broker_is_noticed_by_its_missing_heartbeat(
         eventually(lambda: seen == [None], within=15)
 
 
+@pytest.mark.only("rabbitmq:4")
 def test_close_is_bounded_while_the_broker_is_silent(options: RabbitMQOptions, queue: Queue, proxy: TcpProxy) -> None:
     with opened(options, **through(proxy)) as driver:
         sender = driver.sender(ProducerOptions(timeout=30))

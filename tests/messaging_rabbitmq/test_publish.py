@@ -141,3 +141,11 @@ def test_send_after_close(driver: RabbitMQDriver, queue: Queue) -> None:
     with pytest.raises(Closed):
         publish(sender, queue, message())
     assert publish(driver.sender(ProducerOptions()), queue, message()) == [None]
+
+
+def test_closing_before_the_channel_is_open_leaves_the_connection_alone(driver: RabbitMQDriver, queue: Queue) -> None:
+    connection = driver.native
+    for _ in range(20):
+        driver.sender(ProducerOptions()).close(1)
+    assert publish(driver.sender(ProducerOptions()), queue, message()) == [None]
+    assert driver.native is connection

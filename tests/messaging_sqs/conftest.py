@@ -1,8 +1,7 @@
-"""A broker under test: any SQS endpoint, given as MESSAGING_TEST_SQS=sqs://...; without it these tests are skipped."""
+"""Tests against SQS endpoints, see tests/brokers.py."""
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -11,16 +10,13 @@ import pytest
 import messaging
 from messaging.broker import Broker
 from messaging.topology import Destination
-
-URL = "MESSAGING_TEST_SQS"
+from messaging_contract.harness import Harness
 
 
 @pytest.fixture
-def url() -> str:
-    value = os.environ.get(URL)
-    if not value:
-        pytest.skip(f"needs an SQS endpoint: set {URL}=sqs://host:port?region=..&access_key=..&secret_key=..")
-    return value
+def url(sqs: Harness) -> str:
+    assert sqs.url is not None
+    return sqs.url
 
 
 @pytest.fixture

@@ -18,6 +18,9 @@ from .proxy import Proxy
 
 Connect = Callable[..., Broker]
 
+# What the client does alone is the same on every endpoint.
+pytestmark = pytest.mark.only("sqs:ministack", "sqs:moto-process")
+
 
 @pytest.fixture
 def proxy(url: str) -> Iterator[Proxy]:

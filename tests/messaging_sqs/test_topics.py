@@ -8,14 +8,16 @@ from collections.abc import Callable
 import pytest
 
 import messaging
-from messaging import Queue, Subscription, Topic
+from messaging import Subscription, Topic
 from messaging.broker import Broker
-from messaging.errors import ConfigurationError, DestinationNotFound, TopologyError
+from messaging.errors import DestinationNotFound, TopologyError
 
 from .test_messages import take
 from .test_settling import nothing_for
 
 Connect = Callable[..., Broker]
+
+pytestmark = pytest.mark.only("sqs:ministack", "sqs:moto-process")
 
 TYPES = ["", "order", "order.placed", "order.placed.eu", "orders", "payment.placed", "a.b.c"]
 WANTED = {
@@ -46,15 +48,15 @@ def test_every_subscription_gets_what_its_pattern_takes(topics: Broker, name: st
     for type_ in TYPES:
         topics.publish(name, {"t": type_}, type=type_, key="k", headers={"h": "v"})
     for group, (_, wanted) in WANTED.items():
-        with topics.subscribe(name, group) as consumer:
-            taken = []
-            for _ in wanted:
-                (delivery,) = take(consumer, 1)
-                taken.append(delivery.type)
-                assert (delivery.key, delivery.headers, delivery.value) == ("k", {"h": "v"}, {"t": delivery.type})
-                delivery.ack()
-            assert (taken if ordered else sorted(taken)) == (wanted if ordered else sorted(wanted))
-            nothing_for(consumer, 0.3)
+        consumer = topics.subscribe(name, group)
+        taken = []
+        for _ in wanted:
+            (delivery,) = take(consumer, 1)
+            taken.append(delivery.type)
+            assert (delivery.key, delivery.headers, delivery.value) == ("k", {"h": "v"}, {"t": delivery.type})
+            delivery.ack()
+        assert (taken if ordered else sorted(taken)) == (wanted if ordered else sorted(wanted))
+        nothing_for(consumer, 0.3)
 
 
 def test_a_subscription_is_rejected_and_dead_lettered_alone(topics: Broker, name: str) -> None:
@@ -108,22 +110,3 @@ def test_a_deleted_topic_made_again_has_no_old_subscriptions(topics: Broker, nam
     topics.publish(name, b"1", type="b")
     with topics.subscribe(name, "g") as consumer:
         take(consumer, 1)[0].ack()
-
-
-def test_queues_declared_differently(connect: Connect, name: str, url: str) -> None:
-    connect(Queue(name, native={"sqs": {"visibility": 60}}))
-    with messaging.connect(url, topology=Queue(name, native={"sqs": {"visibility": 60}})):
-        pass
-    for other in (
-        Queue(name, ordered=True),
-        Queue(name, dead_letter=False),
-        Queue(name, native={"sqs": {"visibility": 61}}),
-        Queue(name, native={"sqs": {"max_receives": 3}}),
-    ):
-        with pytest.raises(TopologyError, match="delete it first"):
-            messaging.connect(url, topology=other)
-    with pytest.raises(DestinationNotFound):
-        messaging.connect(url, topology=Queue("no" + name), create=False)
-    for wrong in ({"partitions": 3}, {"retention": "long"}):
-        with pytest.raises(ConfigurationError, match="native option"):
-            messaging.connect(url, topology=Queue("no" + name, native={"sqs": wrong}))
