@@ -33,7 +33,7 @@ class Brokers:
         self._missing: dict[str, str] = {}
 
     def choose(self, adapter: str, only: tuple[str, ...] = ()) -> list[Candidate]:
-        """The brokers that a test of `adapter` runs on. `only` leaves out containers, and never a URL that was given."""
+        """The brokers that a test of `adapter` runs on. `only`: of the containers, these; a given URL is taken."""
         if urls := self._environment.get(f"MESSAGING_TEST_{adapter.upper()}", "").split():
             return candidates(Settings(brokers=tuple(urls)))
         found = candidates(Settings(containers=CONTAINERS[adapter]))
