@@ -51,7 +51,7 @@ def capabilities(version: objects.Version) -> Capabilities:
         lease=unsupported("a message is the consumer's until its connection ends"),
         replay=unsupported("an acknowledged message is gone"),
         lag=native("queue depth and unsettled deliveries"),
-        transactions=unsupported("use the inbox"),
+        transactions=unsupported("an ack and a publish are two steps"),
         max_message_bytes=version.max_message_bytes,
         max_delay=objects.MAX_DELAY,
     )
