@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -50,7 +51,7 @@ Offsets = dict[int, int]
 class Admin:
     """The AdminClient, waited for. Every method from any thread; each bounded by `timeout` seconds.
 
-    `_lock` guards `_refusal` and `_limits`.
+    `_lock` guards `_refusal`, `_limits` and `_keeps`.
     """
 
     def __init__(self, options: KafkaOptions, timeout: float = 15.0) -> None:
@@ -59,6 +60,7 @@ class Admin:
         self._lock = threading.Lock()
         self._refusal: KafkaError | None = None
         self._limits: dict[str, int] = {}
+        self._keeps: dict[str, float] = {}
         self.default_limit = DEFAULT_LIMIT - RECORD_OVERHEAD
         try:
             self.client = AdminClient(options.client(error_cb=self._on_error, allow_auto_create_topics=False))
@@ -117,6 +119,13 @@ class Admin:
             raise DestinationNotFound(f"topic {topic!r} does not exist: declare it with create=True")
         return count
 
+    def replication(self, topic: str) -> int:
+        """How many brokers keep each partition of `topic`, at least."""
+        futures = self._call(
+            lambda: self.client.describe_topics(TopicCollection([topic]), request_timeout=self._timeout)
+        )
+        return min(len(p.replicas) for p in self._result(futures[topic], f"topic {topic!r}").partitions)
+
     def topic_id(self, topic: str) -> Any:
         """The topic's id: it changes when a topic is deleted and made again."""
         futures = self._call(
@@ -134,16 +143,23 @@ class Admin:
                 f"publish to {topic!r}: there is no such topic; declare it with create=True. Nothing was sent"
             ) from error
         try:
-            text = self.config(ResourceType.TOPIC, topic).get("max.message.bytes")
+            settings = self.config(ResourceType.TOPIC, topic)
         except MessagingError:
-            text = None  # the right to publish does not include the right to read settings
-        if text and text.isdigit():
-            with self._lock:
-                self._limits[topic] = int(text) - RECORD_OVERHEAD
+            return  # the right to publish does not include the right to read settings
+        limit, keeps = settings.get("max.message.bytes") or "", settings.get("retention.ms") or ""
+        with self._lock:
+            if limit.isdigit():
+                self._limits[topic] = int(limit) - RECORD_OVERHEAD
+            if keeps.isdigit() and "delete" in (settings.get("cleanup.policy") or ""):
+                self._keeps[topic] = int(keeps) / 1000
 
     def limit(self, topic: str) -> int:
         """Bytes of key, headers and body that `topic` takes; the cluster's default while unknown."""
         return self._limits.get(topic, self.default_limit)
+
+    def keeps(self, topic: str) -> float:
+        """Seconds that `topic` keeps a record, counted from its timestamp; infinite while unknown."""
+        return self._keeps.get(topic, math.inf)
 
     def create(self, topic: str, partitions: int, replication: int, config: Mapping[str, str]) -> bool:
         """Creates a topic and waits until every partition has a leader. Returns False when it was there already."""
@@ -191,6 +207,7 @@ class Admin:
                 pass
             with self._lock:
                 self._limits.pop(name, None)
+                self._keeps.pop(name, None)
         self._until(lambda: not any(self.partitions(names).values()), f"topics {names} were not deleted")
 
     def delete_groups(self, groups: Iterable[str]) -> None:

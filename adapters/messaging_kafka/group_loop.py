@@ -179,7 +179,8 @@ class GroupLoop:
         if self.settled:
             self._drain()
         self._commit_when_due()
-        room = min(self._capacity - self.held, _CHUNK)
+        # What waits for its time must not keep others waiting; `_GAP` bounds it, like everything above the watermark.
+        room = min(self._capacity - self.held + min(self._buffer.later, _GAP), _CHUNK)
         if self._paused or room <= 0:
             self._hold()
             return

@@ -10,9 +10,8 @@ from threading import Event, Lock
 from typing import Any
 
 from messaging.buffer import DeliveryBuffer
-from messaging.dead_letter import dead_letter_copy
 from messaging.delivery import Delivery
-from messaging.driver import Outgoing, Receiver, Replay
+from messaging.driver import Receiver, Replay
 from messaging.errors import (
     BrokerUnavailable,
     Closed,
@@ -27,6 +26,7 @@ from messaging.topology import Source
 from .admin import Admin
 from .group_loop import GroupLoop
 from .groups import lag_of, replay_positions
+from .records import dead_letter_headers
 from .sender import KafkaSender
 
 log = logging.getLogger(__name__)
@@ -135,11 +135,8 @@ class GroupReceiver(Receiver):
             if not self.is_live(delivery):
                 continue
             self._copying(1)
-            done = partial(self._copied, delivery)
-            try:
-                self._copies.send([dead_letter_copy(delivery, reason)], Outgoing(queue), done)
-            except MessagingError as error:
-                done(0, error)
+            headers = dead_letter_headers(delivery, reason)
+            self._copies.copy(delivery.native, headers, queue.name, None, partial(self._copied, delivery))
 
     def _copied(self, delivery: Delivery, _index: int, error: MessagingError | None) -> None:
         if error is None:

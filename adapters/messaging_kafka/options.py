@@ -77,6 +77,14 @@ class KafkaOptions:
                 )
         if (self.username is None) != (self.password is None):
             raise ConfigurationError("kafka: username and password belong together")
+        sasl = (self.security_protocol or "").startswith("SASL_")
+        if self.security_protocol is not None and sasl != (self.username is not None):
+            raise ConfigurationError(
+                f"kafka: security_protocol={self.security_protocol} needs username and password"
+                if sasl
+                else f"kafka: with security_protocol={self.security_protocol} username and password are not used: "
+                "leave them out, or say SASL_SSL or SASL_PLAINTEXT"
+            )
 
     @property
     def bootstrap(self) -> str:

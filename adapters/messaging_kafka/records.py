@@ -2,12 +2,18 @@
 
 The key is the record's key, the timestamp the record's own (milliseconds), the body its value; everything else is a
 record header, UTF-8. Headers of our own begin with `x-messaging-` and are not shown to the receiver.
+
+Kafka deletes records by their own timestamp. So a copy, and what is published as older than its topic keeps, has the
+time of now there and its message's in a header.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
+from messaging.dead_letter import HEADERS as DEAD_LETTER
+from messaging.dead_letter import dead_letter_copy
 from messaging.delivery import _UNSET, Delivery, Settler
 from messaging.errors import InvalidMessage, MessageTooLarge
 from messaging.message import Message
@@ -22,6 +28,8 @@ REPLY_TO = "x-messaging-reply-to"
 EXPIRES_AT = "x-messaging-expires-at"
 ATTEMPT = "x-messaging-attempt"
 """How many times a copied message had been delivered before it was copied."""
+TIMESTAMP = "x-messaging-timestamp"
+"""The message's timestamp where the record has another: milliseconds since the epoch."""
 DUE = "x-messaging-not-before"
 """When a copied message may be delivered again: seconds since the epoch."""
 TOKEN = "x-messaging-token"
@@ -110,11 +118,27 @@ def token_of(record: Any) -> str | None:
     return next((_text(value) for name, value in headers_of(record) if name == TOKEN), None)
 
 
+def _own_headers(record: Any, without: Container[str]) -> Headers:
+    """The record's headers as they are, but those in `without`; and its id and time, which a copy does not have."""
+    headers = [(name, value) for name, value in headers_of(record) if name not in without]
+    names = {name for name, _value in headers}
+    if ID not in names:
+        headers.append((ID, to_message(record).id.encode()))
+    if TIMESTAMP not in names:
+        headers.append((TIMESTAMP, str(max(record.timestamp()[1], 0)).encode()))
+    return headers
+
+
+def dead_letter_headers(delivery: Delivery, reason: str) -> Headers:
+    """The headers of the dead letter of `delivery`; key and value stay the record's, whatever bytes they are."""
+    about = dead_letter_copy(delivery, reason).headers
+    headers = _own_headers(delivery.native, {ATTEMPT, DUE, TOKEN, EXPIRES_AT, *DEAD_LETTER})
+    return headers + [(name, about[name].encode()) for name in sorted(DEAD_LETTER)]
+
+
 def copy_headers(record: Any, attempts: int, due: float = 0.0, token: str | None = None) -> Headers:
     """The headers of a copy of `record` that was delivered `attempts` times: its own, as they are, and these."""
-    headers = [(name, value) for name, value in headers_of(record) if name not in (ATTEMPT, DUE, TOKEN)]
-    if all(name != ID for name, _value in headers):
-        headers.append((ID, to_message(record).id.encode()))
+    headers = _own_headers(record, {ATTEMPT, DUE, TOKEN})
     headers.append((ATTEMPT, str(attempts).encode()))
     if due:
         headers.append((DUE, repr(due).encode()))
@@ -141,11 +165,15 @@ def to_message(record: Any) -> Message:
         headers,
         own.get(ID) or f"{record.topic()}-{record.partition()}-{record.offset()}",
         own.get(CONTENT_TYPE) or None,
-        max(record.timestamp()[1], 0) / 1000,
+        _milliseconds(own.get(TIMESTAMP, ""), record) / 1000,
         own.get(CORRELATION_ID) or None,
         own.get(REPLY_TO) or None,
         expires_at,
     )
+
+
+def _milliseconds(text: str, record: Any) -> int:
+    return int(text) if text.isdecimal() and len(text) < 15 else max(record.timestamp()[1], 0)
 
 
 class KafkaDelivery(Delivery):

@@ -19,7 +19,7 @@ from messaging.message import Message
 from .admin import Admin
 from .errors import publish_error, translate
 from .options import KafkaOptions
-from .records import Headers, check_size, to_headers
+from .records import TIMESTAMP, Headers, check_size, to_headers
 
 log = logging.getLogger(__name__)
 
@@ -83,24 +83,32 @@ class KafkaSender(Sender):
             for message in messages:
                 check_size(message, topic, self._admin.limit(topic))
         produce, finished = self._producer.produce, self._finished
+        now = time.time()
+        oldest = now - self._admin.keeps(topic)
         for index, message in enumerate(messages):
             report = partial(finished, done, index, topic)
+            timestamp, headers = message.timestamp, to_headers(message)
+            if timestamp < oldest:  # Kafka would delete it
+                headers.append((TIMESTAMP, str(round(timestamp * 1000)).encode()))
+                timestamp = now
+            record = partial(
+                produce,
+                topic,
+                message.body,
+                message.key,
+                on_delivery=report,
+                timestamp=round(timestamp * 1000),
+                headers=headers,
+            )
             try:
-                produce(
-                    topic,
-                    message.body,
-                    message.key,
-                    on_delivery=report,
-                    timestamp=round(message.timestamp * 1000),
-                    headers=to_headers(message),
-                )
+                record()
             except BufferError:
-                self._produce_when_there_is_room(topic, message, report)
+                self._produce_when_there_is_room(record, report)
             except KafkaException as error:
                 self._refused.append((report, error.args[0]))
 
     def copy(self, record: Any, headers: Headers, topic: str, partition: int | None, done: Done) -> None:
-        """Publishes a record once more, as it is, with `headers`. `prepare(topic)` first. Threads: as `send`."""
+        """Publishes a record's key and value once more, with `headers`. `prepare(topic)` first. Threads: as `send`."""
         report = partial(self._finished, done, 0, topic)
         if self._closed:
             done(0, Closed("the Kafka producer is closed"))
@@ -112,7 +120,6 @@ class KafkaSender(Sender):
                 record.key(),
                 partition=-1 if partition is None else partition,
                 on_delivery=report,
-                timestamp=max(record.timestamp()[1], 0),
                 headers=headers,
             )
         except BufferError:
@@ -139,19 +146,12 @@ class KafkaSender(Sender):
             self._known.discard(topic)
         done(index, publish_error(error, topic))
 
-    def _produce_when_there_is_room(self, topic: str, message: Message, report: Report) -> None:
+    def _produce_when_there_is_room(self, record: Callable[[], None], report: Report) -> None:
         # The client's own buffer is full: the one place where a publish waits (see Sender.send).
         deadline = time.monotonic() + self._timeout
         while not self._stopped.wait(0.005):
             try:
-                self._producer.produce(
-                    topic,
-                    message.body,
-                    message.key,
-                    on_delivery=report,
-                    timestamp=round(message.timestamp * 1000),
-                    headers=to_headers(message),
-                )
+                record()
                 return
             except BufferError:
                 if time.monotonic() >= deadline:

@@ -407,7 +407,9 @@ class ShareLoop:
 
     def _on_acknowledged(self, offsets: Any, error: KafkaException | None) -> None:
         if error is not None:
-            self._buffer.fail(translate(error, f"settle on {self._source}", SettleFailed))
+            failed = SettleFailed(f"settle on {self._source}: {error.args[0].str()}; what it was is delivered again")
+            failed.__cause__ = error  # whatever the reason: a lost connection too is the client's to regain
+            self._buffer.fail(failed)
 
     def _on_client_error(self, error: KafkaError) -> None:
         translated = translate(error, f"share consumer of {self._source}")

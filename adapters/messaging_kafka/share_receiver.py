@@ -19,9 +19,8 @@ from threading import Event, Lock
 from typing import Any
 
 from messaging.buffer import DeliveryBuffer
-from messaging.dead_letter import dead_letter_copy
 from messaging.delivery import Delivery, Settler
-from messaging.driver import Outgoing, Receiver
+from messaging.driver import Receiver
 from messaging.errors import BrokerUnavailable, Closed, MessagingError, SettleFailed, UnsupportedCapability
 from messaging.options import ConsumerOptions
 from messaging.topology import Source
@@ -29,7 +28,7 @@ from messaging.topology import Source
 from .admin import Admin
 from .group_loop import GroupLoop
 from .group_receiver import AHEAD
-from .records import KafkaDelivery, attempts_of, copy_headers, due_of, token_of
+from .records import KafkaDelivery, attempts_of, copy_headers, dead_letter_headers, due_of, token_of
 from .sender import KafkaSender
 from .share_loop import Hold, ShareDelivery, ShareLoop
 from .tracker import OffsetTracker
@@ -239,11 +238,9 @@ class ShareReceiver(Receiver):
             if not self.is_live(delivery):
                 continue
             self._copying(1)
+            headers = dead_letter_headers(delivery, reason)
             done = partial(self._copied, delivery, "dead-lettered")
-            try:
-                self._copies.send([dead_letter_copy(delivery, reason)], Outgoing(queue), done)
-            except MessagingError as error:
-                done(0, error)
+            self._copies.copy(delivery.native, headers, queue.name, None, done)
 
     def _copied(self, delivery: Delivery, what: str, _index: int, error: MessagingError | None) -> None:
         if error is None:

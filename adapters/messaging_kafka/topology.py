@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 from confluent_kafka.admin import ResourceType
 
@@ -18,6 +19,10 @@ from .topic_settings import PARTITIONS, TopicSettings, check_subscription
 log = logging.getLogger(__name__)
 
 DEAD_LETTERS = "--dlq"
+
+_LARGEST = "max.message.bytes"
+_MORE_HEADERS = 16_384
+"""Bytes, rounded up generously: the reason of a dead letter is the longest, with up to 4000."""
 
 
 class Declarations:
@@ -36,15 +41,16 @@ class Declarations:
         names = [name for destination in topology for name in self._topics(destination)]
         there = self._admin.partitions(names)
         for destination, settings in wanted:
-            new = self._topic(destination.name, settings, there, create)
+            new = self._topic(destination.name, settings, there, create, fixed=destination.ordered)
             partitions = there[destination.name] or 0
             for source in sources_of(destination):
                 if source.dead_letter is not None:
                     # As many partitions as the source, so that a key finds its place again.
                     own = TopicSettings(partitions, settings.replication_factor)
-                    self._topic(source.dead_letter.name, own, there, create, at_least=False)
+                    self._copies(source.dead_letter.name, destination.name, own, there, create)
                 if self._shares.uses(source):
-                    self._topic(retry_name(source.name), TopicSettings(), there, create, at_least=False)
+                    own = TopicSettings(None, settings.replication_factor)
+                    self._copies(retry_name(source.name), destination.name, own, there, create)
                     self._shares.begin(source, create)
                     continue
                 if isinstance(destination, Queue):
@@ -60,10 +66,23 @@ class Declarations:
                 names.append(retry_name(source.name))
         return names
 
+    def _copies(
+        self, name: str, original: str, settings: TopicSettings, there: dict[str, int | None], create: bool
+    ) -> None:
+        """Creates the topic for copies of what is in `original`, with room for the headers that a copy has more."""
+        if there[name] is not None:
+            return
+        if create and (limit := self._admin.config(ResourceType.TOPIC, original).get(_LARGEST)) and limit.isdigit():
+            settings = replace(settings, config={_LARGEST: str(int(limit) + _MORE_HEADERS)})
+        self._topic(name, settings, there, create)
+
     def _topic(
-        self, name: str, settings: TopicSettings, there: dict[str, int | None], create: bool, at_least: bool = True
+        self, name: str, settings: TopicSettings, there: dict[str, int | None], create: bool, fixed: bool = False
     ) -> bool:
-        """Creates or checks one topic. Returns whether it was created; `there` then has its partitions."""
+        """Creates or checks one topic. Returns whether it was created; `there` then has its partitions.
+
+        fixed: it does not grow, since its keys would move to other partitions and overtake what is in theirs.
+        """
         count = there[name]
         if count is None:
             if not create:
@@ -74,7 +93,13 @@ class Declarations:
             if made:
                 return True
             count = there[name]
-        if at_least and settings.partitions is not None and count is not None and count < settings.partitions:
+        if settings.partitions is not None and count is not None and count < settings.partitions:
+            if fixed:
+                raise TopologyError(
+                    f"topic {name!r} is ordered and has {count} partitions, and {settings.partitions} are declared: "
+                    f"more would move keys away from what waits in their partition. Declare {count}; or let it be "
+                    f"emptied and run kafka-topics.sh --alter --topic {name} --partitions {settings.partitions}"
+                )
             if not create:
                 raise TopologyError(
                     f"topic {name!r} has {count} partitions and {settings.partitions} are declared: declare it with "
@@ -82,6 +107,12 @@ class Declarations:
                 )
             self._admin.grow(name, settings.partitions)
             there[name] = settings.partitions
+        wanted = settings.replication_factor
+        if wanted is not None and (actual := self._admin.replication(name)) != wanted:
+            raise TopologyError(
+                f"topic {name!r} exists with replication_factor={actual} and is declared with {wanted}: declare what "
+                f"is there, or change it with kafka-reassign-partitions.sh"
+            )
         if settings.config:
             self._check_config(name, settings.config)
         return False
