@@ -44,6 +44,16 @@ RECORD_OVERHEAD = 512
 _MOVING = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 """A partition that is just made, or whose broker just left: asked again a moment later."""
 
+_COORDINATOR_MOVING = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
+"""The node that looks after a group is another one by now, or is not ready yet: asked again a moment later."""
+
+_NOT_OURS = (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.GROUP_ID_NOT_FOUND)
+"""What the coordinator says to who commits from outside for a group with members."""
+
 Offsets = dict[int, int]
 """An offset a partition."""
 
@@ -51,7 +61,7 @@ Offsets = dict[int, int]
 class Admin:
     """The AdminClient, waited for. Every method from any thread; each bounded by `timeout` seconds.
 
-    `_lock` guards `_refusal`, `_limits` and `_keeps`.
+    `_lock` guards `_refusal` and `_known`.
     """
 
     def __init__(self, options: KafkaOptions, timeout: float = 15.0) -> None:
@@ -59,8 +69,7 @@ class Admin:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._refusal: KafkaError | None = None
-        self._limits: dict[str, int] = {}
-        self._keeps: dict[str, float] = {}
+        self._known: dict[str, tuple[int, float]] = {}
         self.default_limit = DEFAULT_LIMIT - RECORD_OVERHEAD
         try:
             self.client = AdminClient(options.client(error_cb=self._on_error, allow_auto_create_topics=False))
@@ -133,8 +142,8 @@ class Admin:
         )
         return self._result(futures[topic], f"topic {topic!r}").topic_id
 
-    def learn_limit(self, topic: str, timeout: float) -> None:
-        """Checks that `topic` exists and learns how large a message it takes. Raises DestinationNotFound."""
+    def learn(self, topic: str, timeout: float) -> None:
+        """Checks that `topic` exists and learns what it takes. Raises DestinationNotFound."""
         futures = self._call(lambda: self.client.describe_topics(TopicCollection([topic]), request_timeout=timeout))
         try:
             self._result(futures[topic], f"topic {topic!r}", timeout)
@@ -142,24 +151,40 @@ class Admin:
             raise DestinationNotFound(
                 f"publish to {topic!r}: there is no such topic; declare it with create=True. Nothing was sent"
             ) from error
+        self.learn_settings(topic)
+
+    def learn_settings(self, topic: str) -> None:
+        """As `learn`, for a topic that exists."""
         try:
             settings = self.config(ResourceType.TOPIC, topic)
         except MessagingError:
-            return  # the right to publish does not include the right to read settings
+            settings = {}  # the right to publish does not include the right to read settings
         limit, keeps = settings.get("max.message.bytes") or "", settings.get("retention.ms") or ""
+        expires = keeps.isdigit() and "delete" in (settings.get("cleanup.policy") or "")
         with self._lock:
-            if limit.isdigit():
-                self._limits[topic] = int(limit) - RECORD_OVERHEAD
-            if keeps.isdigit() and "delete" in (settings.get("cleanup.policy") or ""):
-                self._keeps[topic] = int(keeps) / 1000
+            self._known[topic] = (
+                int(limit) - RECORD_OVERHEAD if limit.isdigit() else self.default_limit,
+                int(keeps) / 1000 if expires else math.inf,
+            )
+
+    def knows(self, topic: str) -> bool:
+        """Whether `topic` was there when it was last looked for."""
+        return topic in self._known
+
+    def forget(self, topic: str) -> None:
+        """`topic` is gone."""
+        with self._lock:
+            self._known.pop(topic, None)
 
     def limit(self, topic: str) -> int:
         """Bytes of key, headers and body that `topic` takes; the cluster's default while unknown."""
-        return self._limits.get(topic, self.default_limit)
+        known = self._known.get(topic)
+        return self.default_limit if known is None else known[0]
 
     def keeps(self, topic: str) -> float:
         """Seconds that `topic` keeps a record, counted from its timestamp; infinite while unknown."""
-        return self._keeps.get(topic, math.inf)
+        known = self._known.get(topic)
+        return math.inf if known is None else known[1]
 
     def create(self, topic: str, partitions: int, replication: int, config: Mapping[str, str]) -> bool:
         """Creates a topic and waits until every partition has a leader. Returns False when it was there already."""
@@ -205,9 +230,7 @@ class Admin:
                 self._result(future, f"delete topic {name!r}")
             except DestinationNotFound:
                 pass
-            with self._lock:
-                self._limits.pop(name, None)
-                self._keeps.pop(name, None)
+            self.forget(name)
         self._until(lambda: not any(self.partitions(names).values()), f"topics {names} were not deleted")
 
     def delete_groups(self, groups: Iterable[str]) -> None:
@@ -231,20 +254,29 @@ class Admin:
         return {p.metadata or "" for p in self._committed(group, topic)}
 
     def _committed(self, group: str, topic: str) -> list[TopicPartition]:
-        # Through a consumer that never joins: the AdminClient's own list_consumer_group_offsets takes the process down
-        # when the group's coordinator has just moved (librdkafka#5040).
-        what = f"offsets of group {group!r}"
-        request = [TopicPartition(topic, p) for p in range(self.partitions([topic])[topic] or 0)]
-        if not request:
+        # Through a consumer of the group that never joins it. An AdminClient asks the same, but while the group's
+        # coordinator moves or loads, as in the first seconds of a cluster, that ends the process (librdkafka #5040).
+        count = self.partitions([topic])[topic] or 0
+        if not count:
             return []
-        try:
-            consumer = Consumer(self._options.client(group_id=group, enable_auto_commit=False))
+        what = f"offsets of group {group!r}"
+        consumer = Consumer(self._options.client(group_id=group, enable_auto_commit=False))
+        found: list[TopicPartition] = []
+
+        def ask() -> bool:
             try:
-                found = consumer.committed(request, self._timeout)
-            finally:
-                consumer.close()
-        except KafkaException as error:
-            raise translate(error, what) from error
+                found[:] = consumer.committed([TopicPartition(topic, p) for p in range(count)], self._timeout)
+            except KafkaException as error:
+                if error.args[0].code() in _COORDINATOR_MOVING:
+                    return False
+                if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+                    raise translate(error, what) from error
+            return True
+
+        try:
+            self._until(ask, f"{what}: its coordinator is not ready")
+        finally:
+            consumer.close()
         for partition in found:
             if partition.error is not None:
                 raise translate(partition.error, what)
@@ -254,23 +286,26 @@ class Admin:
         """Commits for a group without members. Returns False when it has some: then it is theirs to commit."""
         partitions = [TopicPartition(topic, p, o, mark) for p, o in offsets.items()]
         request = [ConsumerGroupTopicPartitions(group, partitions)]
-        future = self._call(lambda: self.client.alter_consumer_group_offsets(request))[group]
-        try:
-            result = self._result(future, f"commit offsets of group {group!r}")
-        except MessagingError as error:
-            if _code(error) in (
-                KafkaError.UNKNOWN_MEMBER_ID,
-                KafkaError.NON_EMPTY_GROUP,
-                KafkaError.GROUP_ID_NOT_FOUND,
-            ):
-                return False
-            raise
-        for partition in result.topic_partitions:
-            if partition.error is not None:
-                if partition.error.code() in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP):
+        what = f"commit offsets of group {group!r}"
+        committed = True
+
+        def ask() -> bool:
+            nonlocal committed
+            future = self._call(lambda: self.client.alter_consumer_group_offsets(request))[group]
+            try:
+                for partition in self._result(future, what).topic_partitions:
+                    if partition.error is not None:
+                        raise translate(partition.error, what)
+            except MessagingError as error:
+                if _code(error) in _COORDINATOR_MOVING:
                     return False
-                raise translate(partition.error, f"commit offsets of group {group!r}")
-        return True
+                if _code(error) not in _NOT_OURS:
+                    raise
+                committed = False
+            return True
+
+        self._until(ask, f"{what}: its coordinator is not ready")
+        return committed
 
     def offsets(self, topic: str, spec: OffsetSpec, count: int | None = None) -> Offsets:
         """The offset that `spec` means (earliest, latest, at a time) in each partition."""

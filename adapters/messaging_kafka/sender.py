@@ -60,7 +60,6 @@ class KafkaSender(Sender):
             )
         except KafkaException as error:
             raise translate(error, "kafka producer") from error
-        self._known: set[str] = set()
         self._refused: deque[tuple[Report, KafkaError]] = deque()
         self._lock = threading.Lock()
         self._closed = False
@@ -73,7 +72,7 @@ class KafkaSender(Sender):
         if self._closed:
             raise Closed("the Kafka producer is closed")
         topic = outgoing.destination.name
-        if topic not in self._known:
+        if not self._admin.knows(topic):
             try:
                 self.prepare(topic)
             except MessagingError as error:
@@ -133,17 +132,16 @@ class KafkaSender(Sender):
         Raises DestinationNotFound, AuthenticationFailed, PublishTimeout when no broker answers.
         """
         try:
-            self._admin.learn_limit(topic, self._lookup)
+            self._admin.learn(topic, self._lookup)
         except BrokerUnavailable as error:
             raise PublishTimeout(f"publish to {topic!r}: nothing was sent: {error}") from error
-        self._known.add(topic)
 
     def _finished(self, done: Done, index: int, topic: str, error: KafkaError | None, _record: Any) -> None:
         if error is None:
             done(index, None)
             return
         if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
-            self._known.discard(topic)
+            self._admin.forget(topic)
         done(index, publish_error(error, topic))
 
     def _produce_when_there_is_room(self, record: Callable[[], None], report: Report) -> None:

@@ -42,6 +42,7 @@ class Declarations:
         there = self._admin.partitions(names)
         for destination, settings in wanted:
             new = self._topic(destination.name, settings, there, create, fixed=destination.ordered)
+            self._admin.learn_settings(destination.name)  # now, so that a publish waits for nothing
             partitions = there[destination.name] or 0
             for source in sources_of(destination):
                 if source.dead_letter is not None:
