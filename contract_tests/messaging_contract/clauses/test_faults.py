@@ -263,10 +263,10 @@ def test_held_across_a_cut(bench: Bench) -> None:
     link.cut()
     held[0].ack()
     held[1].nack()
-    bench.receive(consumer, 1, 0.3)
+    early = ledger.receive(bench.receive(consumer, 1, 0.3))  # a nack that is carried out inside the consumer
     link.resume()
     bench.eventually(lambda: _pings(broker), "the broker to answer again", _recovery(bench))
-    consumer.ack(held[2:])
+    consumer.ack([*held[2:], *early])
     ledger.publish(bench.broker, source.destination, ledger.messages(3))
     bench.take(consumer, ledger, ack=True, timeout=_recovery(bench))
 
