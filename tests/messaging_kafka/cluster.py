@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     Producer,
     TopicCollection,
     TopicPartition,
@@ -28,8 +27,13 @@ class Cluster:
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """What the group has committed, an offset a partition."""
-        found = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(15)
-        return {p.partition: p.offset for p in found.topic_partitions if p.topic == topic and p.offset >= 0}
+        # Not through the AdminClient, which crashes when the group's coordinator has just moved (librdkafka#5040).
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group, "enable.auto.commit": False})
+        try:
+            found = consumer.committed([TopicPartition(topic, p) for p in range(self.partitions(topic))], 15)
+        finally:
+            consumer.close()
+        return {p.partition: p.offset for p in found if p.offset >= 0}
 
     def group(self, group: str) -> Any:
         """Type, state and members of a group."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 
 import pytest
@@ -102,6 +103,53 @@ def test_a_rejected_message_is_in_the_dead_letter_topic(connect: Connect, cluste
     assert headers["dead-letter-source"] == f"{name}--g".encode()
 
 
+def test_a_dead_letter_keeps_the_bytes_and_is_as_young_as_itself(connect: Connect, cluster: Cluster, name: str) -> None:
+    broker = connect(one_partition(name))
+    old = 1_700_000_000_123
+    cluster.configure(name, retention_ms="-1")
+    cluster.produce(name, None, key=b"\xff\x00", headers=[("h", b"\xfe"), ("h", b"2")], timestamp=old)
+    before = time.time()
+    with broker.subscribe(name, "g") as consumer:
+        take(consumer, 1)[0].reject("no good")
+        consumer.flush()
+    (dead,) = cluster.records(f"{name}--g--dlq")
+    assert (dead.key(), dead.value()) == (b"\xff\x00", None)
+    assert [value for header, value in dead.headers() if header == "h"] == [b"\xfe", b"2"]
+    assert dead.timestamp()[1] >= before * 1000 - 1000, "Kafka would delete it by the age of what it is a copy of"
+    with broker.dead_letters(name, "g") as graveyard:
+        (delivery,) = take(graveyard, 1)
+        assert delivery.timestamp == old / 1000
+        delivery.ack()
+
+
+def test_what_is_older_than_its_topic_keeps_is_kept(connect: Connect, cluster: Cluster, name: str) -> None:
+    broker = connect(one_partition(name))
+    before, old = time.time(), time.time() - 30 * 86_400
+    for timestamp in (old, before - 60):
+        broker.publish(name, b"", timestamp=timestamp)
+    kept, as_given = cluster.records(name)
+    assert kept.timestamp()[1] >= before * 1000 - 1000, "Kafka would delete it at once"
+    assert as_given.timestamp()[1] == round((before - 60) * 1000)
+    with broker.subscribe(name, "g") as consumer:
+        (first, _second) = taken = take(consumer, 2)
+        assert first.timestamp == round(old * 1000) / 1000
+        consumer.ack(taken)
+
+
+def test_what_waits_for_a_delay_takes_no_room_from_others(connect: Connect, name: str) -> None:
+    broker = connect(one_partition(name))
+    broker.publish_many(name, [b""] * 1300)
+    broker.publish(name, b"last")
+    with broker.subscribe(name, "g", prefetch=50) as consumer:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            for delivery in consumer.receive(50, 0.5):
+                if delivery.body == b"last":
+                    return
+                delivery.nack(delay=600)
+    raise AssertionError("messages that wait for their retry keep another from being delivered")
+
+
 def test_a_message_whose_dead_letter_is_refused_stays(connect: Connect, cluster: Cluster, name: str) -> None:
     broker = connect(one_partition(name))
     broker.publish(name, b"x" * 2000)
@@ -118,7 +166,14 @@ def test_a_message_whose_dead_letter_is_refused_stays(connect: Connect, cluster:
         cluster.configure(f"{name}--g--dlq", max_message_bytes="100000")
         again.reject("still no good")
         consumer.flush()
-        assert cluster.committed(f"{name}--g", name) == {0: 1}
+        deadline = time.monotonic() + 20
+        while cluster.committed(f"{name}--g", name) != {0: 1}:  # the broker takes a moment to apply the setting
+            assert time.monotonic() < deadline
+            with pytest.raises(SettleFailed, match="stays"):
+                take(consumer, 1)
+            (again,) = take(consumer, 1)
+            again.reject("still no good")
+            consumer.flush()
     assert len(cluster.records(f"{name}--g--dlq")) == 1
 
 

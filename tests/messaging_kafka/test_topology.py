@@ -23,6 +23,7 @@ def test_native_options_create_what_they_say(connect: Connect, cluster: Cluster,
     assert config["cleanup.policy"] == "delete"
     assert cluster.config(name + "-c")["cleanup.policy"] == "compact"
     assert (cluster.partitions(name), cluster.partitions(f"{name}--g--dlq")) == (3, 3)
+    assert int(cluster.config(f"{name}--g--dlq")["max.message.bytes"]) > 5000 + 4096, "no room for a long reason"
 
 
 def test_partitions_are_added_and_never_silently_missing(connect: Connect, cluster: Cluster, name: str) -> None:
@@ -39,10 +40,19 @@ def test_partitions_are_added_and_never_silently_missing(connect: Connect, clust
         assert {d.body for d in take(consumer, 2)} == {b"before", b"after"}
 
 
+def test_an_ordered_topic_does_not_grow(connect: Connect, cluster: Cluster, name: str) -> None:
+    connect(one_partition(name, ordered=True))
+    with pytest.raises(TopologyError, match="is ordered and has 1 partitions"):
+        connect(Topic(name, "g", ordered=True, native={"kafka": {"partitions": 2}}))
+    assert cluster.partitions(name) == 1
+
+
 def test_a_topic_with_other_settings_is_refused(connect: Connect, name: str) -> None:
     connect(Topic(name, native={"kafka": {"retention": 3600}}))
     with pytest.raises(TopologyError, match=r"retention\.ms=3600000"):
         connect(Topic(name, native={"kafka": {"retention": 60}}))
+    with pytest.raises(TopologyError, match="replication_factor=1 and is declared with 2"):
+        connect(Topic(name, native={"kafka": {"replication_factor": 2}}))
     with pytest.raises(TopologyError, match="knows no setting"):
         connect(Topic(name, native={"kafka": {"config": {"no.such.setting": "1"}}}))
 

@@ -382,6 +382,37 @@ def test_close_during_an_outage(bench: Bench) -> None:
 
 
 @clause(
+    "faults.reject-during-an-outage",
+    "A message rejected while the broker is silent is in the dead-letter queue or still in its source, or in both.",
+    anchors=[83, 142],
+    failures=[23],
+    needs="dead_letter",
+    controls="link",
+    deadline=240,
+)
+def test_reject_during_an_outage(bench: Bench) -> None:
+    source, ledger, link = bench.source(), bench.ledger(), bench.link()
+    broker = bench.adopt(link.connect(topology=source.destination))
+    consumer = bench.consume(source, broker=broker, **_short_leases(bench))
+    ledger.publish(bench.broker, source.destination, ledger.messages(3))
+    held = bench.take(consumer, ledger)
+    link.blackhole()
+    for delivery in held:
+        delivery.reject("out")
+    broker.close()
+    link.resume()
+    second, graveyard = bench.consume(source), bench.dead_letters(source)
+    left, dead = ledger.view("left"), ledger.view("dead")
+
+    def found() -> bool:
+        for reading, view in ((second, left), (graveyard, dead)):
+            reading.ack(view.receive(bench.receive(reading, 10, 0.2)))
+        return {delivery.id for delivery in held} <= {*left.received, *dead.received}
+
+    bench.eventually(found, "every rejected message to be somewhere", 3 * bench.patience)
+
+
+@clause(
     "faults.down-at-start",
     "Connecting while the broker is down raises BrokerUnavailable; once it is up the same call works.",
     anchors=[132, 141],
