@@ -35,6 +35,10 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+AHEAD = 1000
+"""Records read ahead of what may be handed out (`prefetch`), as the client itself does: nobody else could have them."""
+_AHEAD_BYTES = 64 * 1024 * 1024
+"""Bytes of them, about: fewer records are read ahead when they are large."""
 _CHUNK = 500
 """Messages taken from the client at a time."""
 _COMMIT_EVERY = 0.5
@@ -65,14 +69,15 @@ class GroupLoop:
         source: Source,
         settler: Settler,
         buffer: DeliveryBuffer,
-        capacity: int,
+        prefetch: int,
         admin: Admin,
     ) -> None:
         self._topic = topic
         self._source = source
         self._settler = settler
         self._buffer = buffer
-        self._capacity = capacity
+        self._prefetch = prefetch
+        self._ahead = AHEAD
         self._mark = order_mark(source)
         self._admin = admin
         self._matches = None if source.pattern == MATCH_ALL else matcher(source.pattern)
@@ -180,7 +185,7 @@ class GroupLoop:
             self._drain()
         self._commit_when_due()
         # What waits for its time must not keep others waiting; `_GAP` bounds it, like everything above the watermark.
-        room = min(self._capacity - self.held + min(self._buffer.later, _GAP), _CHUNK)
+        room = min(self._prefetch + self._ahead - self.held + min(self._buffer.later, _GAP), _CHUNK)
         if self._paused or room <= 0:
             self._hold()
             return
@@ -260,6 +265,7 @@ class GroupLoop:
             self._buffer.put(fresh)
             if self.at_mark:
                 self.progress.set()
+        self._ahead = min(AHEAD, _AHEAD_BYTES * len(records) // max(sum(map(len, records)), 1))
         for tracker in self._trackers.values():
             if tracker.span > _GAP and tracker.partition not in self._gapped:
                 self._gapped.add(tracker.partition)

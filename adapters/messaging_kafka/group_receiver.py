@@ -24,15 +24,13 @@ from messaging.options import ConsumerOptions
 from messaging.topology import Source
 
 from .admin import Admin
-from .group_loop import GroupLoop
+from .group_loop import AHEAD, GroupLoop
 from .groups import lag_of, replay_positions
 from .records import dead_letter_headers
 from .sender import KafkaSender
 
 log = logging.getLogger(__name__)
 
-AHEAD = 1000
-"""Records read ahead of what may be handed out (`prefetch`), as the client itself does: nobody else could have them."""
 RETRY_COPY = 1.0
 """Seconds until a message whose dead-letter copy was not confirmed is delivered again."""
 
@@ -66,7 +64,7 @@ class GroupReceiver(Receiver):
         self._enough = (options.prefetch + AHEAD) // 4
         self._lock = Lock()
         self._closed = False
-        self._loop = GroupLoop(config, self._topic, source, self, self._buffer, options.prefetch + AHEAD, admin)
+        self._loop = GroupLoop(config, self._topic, source, self, self._buffer, options.prefetch, admin)
         self._settled = self._loop.settled
         self._loop.start()
 

@@ -27,7 +27,6 @@ from messaging.topology import Source
 
 from .admin import Admin
 from .group_loop import GroupLoop
-from .group_receiver import AHEAD
 from .records import KafkaDelivery, attempts_of, copy_headers, dead_letter_headers, due_of, token_of
 from .sender import KafkaSender
 from .share_loop import Hold, ShareDelivery, ShareLoop
@@ -124,7 +123,7 @@ class ShareReceiver(Receiver):
             source,
             self,
             self._buffer,
-            options.prefetch + AHEAD,
+            options.prefetch,
             admin,
         )
         share_config["max.poll.records"] = min(options.prefetch, 500)
