@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     TopicCollection,
@@ -48,6 +47,7 @@ _COORDINATOR_MOVING = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError._WAIT_COORD,
 )
 """The node that looks after a group is another one by now, or is not ready yet: asked again a moment later."""
 
@@ -260,7 +260,7 @@ class Admin:
         if not count:
             return []
         what = f"offsets of group {group!r}"
-        consumer = Consumer(self._options.client(group_id=group, enable_auto_commit=False))
+        consumer = self._outsider(group)
         found: list[TopicPartition] = []
 
         def ask() -> bool:
@@ -285,27 +285,38 @@ class Admin:
     def commit(self, group: str, topic: str, offsets: Offsets, mark: str) -> bool:
         """Commits for a group without members. Returns False when it has some: then it is theirs to commit."""
         partitions = [TopicPartition(topic, p, o, mark) for p, o in offsets.items()]
-        request = [ConsumerGroupTopicPartitions(group, partitions)]
         what = f"commit offsets of group {group!r}"
+        # Through a consumer as well: an AdminClient that loses its coordinator ends the process (librdkafka #5397).
+        consumer = self._outsider(group)
         committed = True
 
         def ask() -> bool:
             nonlocal committed
-            future = self._call(lambda: self.client.alter_consumer_group_offsets(request))[group]
             try:
-                for partition in self._result(future, what).topic_partitions:
+                for partition in consumer.commit(offsets=partitions, asynchronous=False) or ():
                     if partition.error is not None:
-                        raise translate(partition.error, what)
-            except MessagingError as error:
-                if _code(error) in _COORDINATOR_MOVING:
+                        raise KafkaException(partition.error)
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code in _COORDINATOR_MOVING:
                     return False
-                if _code(error) not in _NOT_OURS:
-                    raise
+                if code not in _NOT_OURS:
+                    raise translate(error, what) from error
                 committed = False
             return True
 
-        self._until(ask, f"{what}: its coordinator is not ready")
+        try:
+            self._until(ask, f"{what}: its coordinator is not ready")
+        finally:
+            consumer.close()
         return committed
+
+    def _outsider(self, group: str) -> Consumer:
+        """A consumer that never joins its group."""
+        config = self._options.client(
+            group_id=group, enable_auto_commit=False, socket_timeout_ms=round(self._timeout * 1000)
+        )
+        return Consumer(config)
 
     def offsets(self, topic: str, spec: OffsetSpec, count: int | None = None) -> Offsets:
         """The offset that `spec` means (earliest, latest, at a time) in each partition."""
