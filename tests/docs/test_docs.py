@@ -13,6 +13,7 @@ import pytest
 import messaging.adapters
 from messaging import ConsumerOptions, ProducerOptions
 from messaging.cli.capability_table import embedded, installed_capabilities
+from messaging.driver import Driver
 from messaging_contract.clauses import all_clauses
 from messaging_contract.containers.catalogue import find, specs
 
@@ -89,3 +90,8 @@ def test_every_container_and_its_image_variable_is_named() -> None:
     for spec in specs():
         assert f"`{spec}`" in text
         assert f"`{find(spec).variable}`" in text
+
+
+def test_every_method_of_a_driver_is_named_for_who_writes_one() -> None:
+    text = (ROOT / "docs" / "writing-an-adapter.md").read_text("utf-8")
+    assert [name for name in sorted(Driver.__abstractmethods__) if f"`{name}`" not in text] == []
