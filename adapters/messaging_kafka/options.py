@@ -13,6 +13,7 @@ PORT = 9092
 
 log = logging.getLogger("messaging_kafka.librdkafka")
 """Where the client library's own log lines go; never to stderr."""
+log.addHandler(logging.NullHandler())  # else Python prints them there when the program configures no logging
 
 _GUARDED = frozenset(
     {
