@@ -70,6 +70,8 @@ class KafkaOptions:
         ):
             if value not in allowed:
                 raise ConfigurationError(f"kafka: {name} must be one of {allowed}, not {value!r}")
+        if not isinstance(self.config, Mapping):
+            raise ConfigurationError("kafka: config is a table: give it in a profile or as a keyword, not in the URL")
         for key in self.config:
             if key in _GUARDED:
                 raise ConfigurationError(

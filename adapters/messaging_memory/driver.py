@@ -27,7 +27,7 @@ from messaging.message import Message
 from messaging.options import ConsumerOptions, ProducerOptions
 from messaging.topology import Source, Topic, Topology
 from messaging_memory.sender import MemorySender
-from messaging_memory.server import MemoryServer
+from messaging_memory.server import RETAIN, MemoryServer
 from messaging_memory.store import Entry, Store
 
 log = logging.getLogger(__name__)
@@ -55,15 +55,20 @@ CAPABILITIES = Capabilities(
 
 @dataclass(frozen=True)
 class MemoryOptions:
-    """server: a broker to share. capacity: messages a queue holds at most. lease: default lease in seconds."""
+    """server: a broker to share, with its own capacity and retain. capacity: messages a queue holds at most.
+
+    retain: messages a topic keeps for replay. lease: default lease in seconds.
+    """
 
     server: Any = None
     capacity: int | None = None
-    retain: int = 10_000
+    retain: int = RETAIN
     lease: float = 30.0
     connect_timeout: float = 5.0
 
     def __post_init__(self) -> None:
+        if self.server is not None and (self.capacity is not None or self.retain != RETAIN):
+            raise ConfigurationError("memory: capacity and retain are the server's: give them to MemoryServer")
         if self.capacity is not None and self.capacity < 1:
             raise ConfigurationError(f"memory: capacity must be at least 1, not {self.capacity!r}")
         if self.retain < 0:

@@ -14,6 +14,9 @@ from messaging.topology import Queue, Source, Topic, sources_of
 from messaging_memory.clock import Clock
 from messaging_memory.store import Store
 
+RETAIN = 10_000
+"""Messages that a topic keeps for replay, unless told otherwise."""
+
 
 class Log:
     """The last `retain` messages of a topic, for replay, and the offset of the first of them."""
@@ -40,7 +43,7 @@ class MemoryServer:
     messages a topic keeps for replay. `changed` guards all state, here and in every `Store`.
     """
 
-    def __init__(self, clock: Clock | None = None, capacity: int | None = None, retain: int = 10_000) -> None:
+    def __init__(self, clock: Clock | None = None, capacity: int | None = None, retain: int = RETAIN) -> None:
         self.clock = clock or Clock()
         self.capacity = capacity
         self.retain = retain

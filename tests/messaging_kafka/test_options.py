@@ -23,6 +23,7 @@ from messaging_kafka import KafkaOptions
         {"username": "u", "password": "p", "security_protocol": "PLAINTEXT"},
         {"username": "u", "password": "p", "security_protocol": "SSL"},
         {"security_protocol": "SASL_SSL"},
+        {"config": "linger.ms=5"},
         {"config": {"enable.auto.commit": "true"}},
         {"config": {"acks": "1"}},
         {"config": {"group.id": "mine"}},

@@ -192,7 +192,7 @@ def test_mandatory(open_broker) -> None:
 
 
 def test_replay(open_broker) -> None:
-    broker = open_broker(Topic("orders", "a", Subscription("b", "order.*")), retain=5)
+    broker = open_broker(Topic("orders", "a", Subscription("b", "order.*")))
     for n in range(8):
         broker.publish("orders", n, timestamp=1000.0 + n, type="order.x" if n % 2 else "")
     with broker.subscribe("orders", "a") as a, broker.subscribe("orders", "b") as b:
@@ -307,6 +307,8 @@ def test_refuses(open_broker) -> None:
         open_broker(Queue("jobs", native={"nats": {"a": 1}}))
     with pytest.raises(ConfigurationError, match="MemoryServer"):
         messaging.connect("memory://", server="x")
+    with pytest.raises(ConfigurationError, match="give them to MemoryServer"):
+        messaging.connect("memory://", server=MemoryServer(), capacity=5)
     for url in (
         "memory://localhost",
         "memory://u@",
