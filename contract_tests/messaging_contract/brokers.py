@@ -8,7 +8,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import messaging
 from messaging import Broker
@@ -112,20 +112,24 @@ def memory_harness() -> Harness:
 
 
 def url_harness(url: str, name: str | None = None) -> Harness:
-    """A running broker. Where one address carries everything it can be cut with a proxy."""
+    """A running broker. Where one address carries everything it can be cut with a proxy.
+
+    Not over TLS: the certificate is for the broker's name, and the proxy has another.
+    """
     harness = Harness(name or _label(url), connect_to(url), url=url, remote=url, quiet=0.5, foreign=foreign_for(url))
     parts = urlsplit(url)
+    encrypted = dict(parse_qsl(parts.query)).get("tls", "false").lower() in ("true", "yes", "on", "1")
     if parts.scheme == "sqs":
         harness.volume = 300
     if parts.scheme in ("rabbitmq", "kafka", "sqs"):
         harness.at = partial(_at, url)
     if parts.scheme in ("rabbitmq", "kafka") and parts.hostname and "," not in parts.netloc:
-        default = {"rabbitmq": 5672, "kafka": 9092}[parts.scheme]
+        default = {"rabbitmq": 5671 if encrypted else 5672, "kafka": 9092}[parts.scheme]
         harness.several_hosts = _at(url, f"{HOST}:1,{parts.hostname}", parts.port or default)
     if parts.scheme == "rabbitmq":
         user = f"nobody:wrong@{parts.netloc.rpartition('@')[2]}"
         harness.wrong_credentials = urlunsplit(parts._replace(netloc=user))
-    if parts.scheme in _PROXIED and parts.hostname and "," not in parts.netloc:
+    if parts.scheme in _PROXIED and parts.hostname and "," not in parts.netloc and not encrypted:
         harness.link = partial(_link, url, (parts.hostname, parts.port or _PROXIED[parts.scheme]))
     return harness
 

@@ -1,9 +1,8 @@
-"""Messages as other programs send them: put there with the bare client library, without anything of ours."""
+"""Messages as other programs send them: put there with the bare client library, connected as the adapter connects."""
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, urlsplit
-
+from messaging.config import build_options, parse_url
 from messaging.topology import Source
 from messaging_contract.harness import Foreign
 
@@ -19,8 +18,10 @@ def _rabbitmq(url: str) -> Foreign:
     def put(source: Source, body: bytes, headers: dict[str, str]) -> None:
         import pika
 
-        parameters = pika.URLParameters("amqp" + url.removeprefix("rabbitmq").split("?")[0].rstrip("/") + "/%2F")
-        with pika.BlockingConnection(parameters) as connection:
+        from messaging_rabbitmq import RabbitMQOptions
+
+        options = build_options(RabbitMQOptions, parse_url(url).options, "rabbitmq")
+        with pika.BlockingConnection([options.parameters(*address) for address in options.addresses()]) as connection:
             channel = connection.channel()
             channel.confirm_delivery()
             properties = pika.BasicProperties(headers=dict(headers)) if headers else None
@@ -33,7 +34,10 @@ def _kafka(url: str) -> Foreign:
     def put(source: Source, body: bytes, headers: dict[str, str]) -> None:
         from confluent_kafka import Producer
 
-        producer = Producer({"bootstrap.servers": urlsplit(url).netloc, "acks": "all"})
+        from messaging_kafka import KafkaOptions
+
+        options = build_options(KafkaOptions, parse_url(url).options, "kafka")
+        producer = Producer(options.client(acks="all"))
         producer.produce(source.destination.name, body, headers={k: v.encode() for k, v in headers.items()})
         left = producer.flush(20)
         assert left == 0, f"the message of another program was not stored in {source}"
@@ -43,25 +47,20 @@ def _kafka(url: str) -> Foreign:
 
 def _sqs(url: str) -> Foreign:
     def put(source: Source, body: bytes, headers: dict[str, str]) -> None:
-        import boto3
+        from messaging_sqs import SQSOptions
+        from messaging_sqs.clients import Clients
+        from messaging_sqs.naming import queue_name
 
-        parts = urlsplit(url)
-        query = dict(parse_qsl(parts.query))
-        client = boto3.client(
-            "sqs",
-            endpoint_url=f"http://{parts.netloc}",
-            region_name=query.get("region", "us-east-1"),
-            aws_access_key_id=query.get("access_key", "test"),
-            aws_secret_access_key=query.get("secret_key", "test"),
-        )
+        options = build_options(SQSOptions, parse_url(url).options, "sqs")
+        clients = Clients(options, options.endpoints[0])
         try:
-            queue = client.get_queue_url(QueueName=source.name.replace(".", "__"))["QueueUrl"]
-            client.send_message(
-                QueueUrl=queue,
+            name = queue_name(source.name, source.ordered, options.queue_prefix)
+            clients.sqs.send_message(
+                QueueUrl=clients.sqs.get_queue_url(QueueName=name)["QueueUrl"],
                 MessageBody=body.decode(),
                 MessageAttributes={k: {"DataType": "String", "StringValue": v} for k, v in headers.items()},
             )
         finally:
-            client.close()
+            clients.close()
 
     return put
