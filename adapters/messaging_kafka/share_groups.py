@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 
 from confluent_kafka import KafkaException, ShareConsumer
 from confluent_kafka.admin import ResourceType
@@ -22,7 +24,10 @@ LOCK = 60.0
 """Seconds that the broker keeps a record for one consumer: the most it allows by default, its own default being 30."""
 
 _INITIALISED_WITHIN = 0.3
-"""Seconds a new share group is given to set up its partitions."""
+"""Seconds a new share group is given to set up its partitions, once its coordinator is there."""
+
+_COORDINATOR_WITHIN = 10.0
+"""Seconds to wait for that coordinator. A cluster that is just made needs some."""
 
 _RESET = "share.auto.offset.reset"
 _LOCK = "share.record.lock.duration.ms"
@@ -125,12 +130,27 @@ class ShareGroups:
 
     def _initialise(self, source: Source) -> None:
         # The first member of a new share group waits a heartbeat (5 seconds) for its partitions; later ones do not.
-        config = self._options.client(group_id=share_group(source.name), share_acknowledgement_mode="explicit")
+        # One that leaves before its first heartbeat is answered stays a member for 45 seconds, and half of the
+        # partitions with it. The statistics are the only sign of how far it is.
+        up = 0.0
+
+        def watch(statistics: str) -> None:
+            nonlocal up
+            group = json.loads(statistics).get("cgrp", {})
+            up = group.get("stateage", 0) / 1000 if group.get("state") == "up" else 0.0
+
+        config = self._options.client(
+            group_id=share_group(source.name), share_acknowledgement_mode="explicit", stats_cb=watch
+        )
+        config["statistics.interval.ms"] = 50
         try:
             consumer = ShareConsumer(config)
             try:
                 consumer.subscribe([source.destination.name])
-                consumer.poll(_INITIALISED_WITHIN)
+                deadline = time.monotonic() + _COORDINATOR_WITHIN
+                while up < _INITIALISED_WITHIN and time.monotonic() < deadline:
+                    if consumer.poll(0.1):
+                        break  # has its partitions; what it was given is released by closing
             finally:
                 consumer.close()
         except KafkaException as error:

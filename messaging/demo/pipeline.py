@@ -22,8 +22,9 @@ from messaging.worker import Worker
 
 _NUMBER = "order-number"
 _TICK = 0.1
-_READ_TIMEOUT = 30.0
-"""Seconds until every dead letter that is expected must have been read back."""
+_READ_TIMEOUT = 60.0
+"""Seconds until every dead letter that is expected must have been read back. Longer than the 45 seconds that Kafka
+keeps partitions for a consumer that is gone."""
 
 
 def demo_topic() -> Topic:
