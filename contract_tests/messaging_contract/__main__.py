@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from messaging import adapters
+from messaging.config import build_options, load, resolve
+from messaging.errors import ConfigurationError
 from messaging_contract import parallel
 from messaging_contract.anchors import coverage
 from messaging_contract.brokers import Settings
@@ -25,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 when every clause held on every broker that was run."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.json and not options.list:
+        parser.error("--json goes with --list; the results as JSON are --report FILE.json")
     if options.list:
         return _list(options.json)
     if options.saboteurs:
@@ -35,9 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for path in reports:
             check_path(path)
+        for target in options.broker:
+            _check_target(target)
         settings = Settings.of(options.broker, options.containers, options.require, os.environ)
         session = ContractSession(settings, reports)
-    except ValueError as error:
+    except (ValueError, ConfigurationError) as error:
         parser.error(str(error))
     brokers = len(settings.brokers) + len(settings.containers)
     jobs = min(options.jobs or (1 if options.exitfirst or options.verbose else 2 * (os.cpu_count() or 1)), brokers)
@@ -45,6 +52,19 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = ["-k", options.k] if options.k else []
         return parallel.run(settings, jobs, chosen, all_clauses(), reports, partial(print, flush=True))
     return int(pytest.main(_pytest_arguments(options), plugins=[session]))
+
+
+def _check_target(target: str) -> None:
+    """Raises ConfigurationError for an unknown scheme, profile or option: once, instead of in every clause."""
+    if target == "sqs+moto://" or ("://" not in target and ":" in target):
+        return
+    try:
+        found = resolve(target, load(), {})
+        driver = adapters.load(found.scheme)
+        build_options(driver.Options, found.options, driver.name)
+    except ConfigurationError as error:
+        if not isinstance(error.__cause__, ImportError):  # a client that is not installed makes it "not run"
+            raise
 
 
 def _pytest_arguments(options: argparse.Namespace) -> list[str]:
