@@ -33,6 +33,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             found = metafunc.config.stash[BROKERS].choose(adapter, only.args if only else ())
             names = [candidate.name for candidate in found]
             metafunc.parametrize(adapter, found, ids=names, indirect=True, scope="session")
+    if "broker_url" in metafunc.fixturenames:
+        brokers = metafunc.config.stash[BROKERS]
+        found = [c for adapter in CONTAINERS for c in brokers.choose(adapter) if c.name != "sqs:elasticmq"]
+        names = ["memory", *(candidate.name for candidate in found)]
+        metafunc.parametrize("broker_url", [None, *found], ids=names, indirect=True, scope="session")
 
 
 def _open(request: pytest.FixtureRequest) -> Harness:
@@ -42,6 +47,12 @@ def _open(request: pytest.FixtureRequest) -> Harness:
 rabbitmq = pytest.fixture(_open, scope="session", name="rabbitmq")
 kafka = pytest.fixture(_open, scope="session", name="kafka")
 sqs = pytest.fixture(_open, scope="session", name="sqs")
+
+
+@pytest.fixture(scope="session")
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """Every broker that has topics: memory, and the real ones."""
+    return "memory://" if request.param is None else _open(request).url or ""
 
 
 def eventually(condition: Callable[[], object], timeout: float = 10.0) -> None:
