@@ -220,6 +220,10 @@ def _bool(value: Any) -> bool:
 
 
 def _substitute(value: Any, in_url: bool) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _substitute(inner, False) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_substitute(inner, False) for inner in value]
     if not isinstance(value, str):
         return value
     scheme = value.find("://")

@@ -244,6 +244,14 @@ def test_credentials_from_the_environment_are_taken_literally(password: str, mon
     }
 
 
+def test_the_environment_reaches_into_nested_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PW", "a/b")
+    config = {"profiles": {"p": {"url": "x://h", "config": {"ssl.key.password": "${PW}", "all": ["${PW}", 1]}}}}
+    assert resolve("p", config, {}).options["config"] == {"ssl.key.password": "a/b", "all": ["a/b", 1]}
+    with pytest.raises(ConfigurationError, match="MISSING"):
+        resolve("p", {"profiles": {"p": {"url": "x://h", "config": {"a": "${MISSING}"}}}}, {})
+
+
 def test_whole_urls_and_hosts_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("URL", "x://u:p%40@h:1")
     monkeypatch.setenv("HOSTS", "a:1,b:2")
