@@ -16,6 +16,9 @@ def main() -> None:
             f'python -m pip install "anybroker[cli]"\n'
         )
         raise SystemExit(2) from None
-    from messaging.cli.app import app
-
+    try:
+        from messaging.cli.app import app
+    except KeyboardInterrupt:  # once a command runs, it ends itself
+        sys.stderr.write("messaging: interrupted\n")
+        raise SystemExit(130) from None
     app(prog_name="messaging")

@@ -79,7 +79,12 @@ def run_compose(*arguments: str) -> None:
     """Runs it in the foreground: its own progress is what the user wants to see. Raises BrokerUnavailable."""
     status = subprocess.call([*compose_command(), "-p", PROJECT, "-f", str(compose_file()), *arguments])
     if status:
-        raise BrokerUnavailable(f"docker compose {arguments[0]} failed with status {status}; its own words are above")
+        hint = ""
+        if arguments[0] == "up":
+            hint = "; MESSAGING_PORT_KAFKA=19092 takes another port, MESSAGING_IMAGE_KAFKA_4_2=... another image"
+        raise BrokerUnavailable(
+            f"docker compose {arguments[0]} failed with status {status}; its own words are above{hint}"
+        )
 
 
 def compose_state() -> dict[str, str]:

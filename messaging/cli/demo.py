@@ -31,7 +31,10 @@ _DEFAULT_ORDERS = 1000
 
 
 def demo(
-    broker: Annotated[str, typer.Option("--broker", help="A URL, or a profile of messaging.toml.")] = "memory://",
+    broker: Annotated[
+        str | None,
+        typer.Option("--broker", help="A URL, or a profile of messaging.toml. Without it: as `connect`, so memory://."),
+    ] = None,
     orders: Annotated[
         int | None, typer.Option("--orders", min=1, help=f"How many: {_DEFAULT_ORDERS}, or with --input all rows.")
     ] = None,
@@ -72,7 +75,7 @@ def _orders(count: int | None, path: Path | None, key: str | None) -> list[Order
     return sample_orders(count or _DEFAULT_ORDERS)
 
 
-def _run(target: str, orders: list[Order], keep: bool, as_json: bool) -> Report:
+def _run(target: str | None, orders: list[Order], keep: bool, as_json: bool) -> Report:
     out = console()
     style: Style = "none" if as_json else "bars" if out.is_terminal else "lines"
     with _quiet_logs(), _terminated_as_exit(), _open(target) as broker:
@@ -99,9 +102,9 @@ def _run(target: str, orders: list[Order], keep: bool, as_json: bool) -> Report:
     return report
 
 
-def _open(target: str) -> Broker:
+def _open(target: str | None) -> Broker:
     """As `connect`, but without the topology of the user's configuration file: the demo declares only its own."""
-    settings = {} if "://" in target else load()
+    settings = {} if target and "://" in target else load()
     driver = messaging.adapters.create(resolve(target, settings, {}))
     try:
         driver.open()

@@ -34,4 +34,5 @@ class ReportingGroup(TyperGroup):
             say_error(str(error))
             raise typer.Exit(exit_status(error)) from error
         except KeyboardInterrupt:
+            say_error("interrupted")
             raise typer.Exit(INTERRUPTED) from None

@@ -92,6 +92,8 @@ def _jsonl_rows(lines: Iterator[str], path: Path) -> Iterator[Row]:
             row = msgspec.json.decode(line)
         except msgspec.DecodeError as error:
             raise InputError(f"{path}, line {number}: not valid JSON: {error}") from None
+        except RecursionError:
+            raise InputError(f"{path}, line {number}: nested too deeply to be read") from None
         if not isinstance(row, dict):
             raise InputError(f'{path}, line {number}: a row must be a JSON object such as {{"id": 7}}')
         yield number, row

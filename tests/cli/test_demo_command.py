@@ -119,6 +119,10 @@ def test_profiles_name_brokers_and_their_topology_is_left_alone(
     assert status == 0
     assert declared
     assert all(name.startswith("demo-orders-") for name in declared)
+    monkeypatch.setenv("MESSAGING_PROFILE", "hree")
+    assert "did you mean 'here'?" in run("demo")[1]
+    monkeypatch.setenv("MESSAGING_PROFILE", "here")
+    assert run("demo", "--orders", "5")[0] == 0
 
 
 @pytest.mark.parametrize("keep", [False, True])

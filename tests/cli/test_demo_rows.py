@@ -50,6 +50,7 @@ def test_limit_stops_reading() -> None:
         ("a.csv", b"id\n1\n\xe9\n", None, "a.csv, line 3: byte 0xe9 is not UTF-8"),
         ("a.jsonl", b'{"a":1}\n{"a":\xff}\n', None, "a.jsonl, line 2: byte 0xff is not UTF-8"),
         ("a.jsonl", b'{"a":1}\n{"a":\n', None, "a.jsonl, line 2: not valid JSON"),
+        ("a.jsonl", b'{"a":' * 3000 + b"1" + b"}" * 3000, None, "a.jsonl, line 1: nested too deeply"),
         ("a.jsonl", b"[1]\n", None, "a.jsonl, line 1: a row must be a JSON object"),
         ("a.jsonl", b'{"a": NaN}\n', None, "a.jsonl, line 1: not valid JSON"),
         ("a.csv", b"id,name\n1,x\n", "nam", "line 2: there is no column 'nam'; columns: id, name"),
