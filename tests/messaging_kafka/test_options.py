@@ -27,7 +27,6 @@ from messaging_kafka import KafkaOptions
         {"config": {"enable.auto.commit": "true"}},
         {"config": {"acks": "1"}},
         {"config": {"group.id": "mine"}},
-        {"config": "linger.ms=5"},
     ],
     ids=str,
 )
