@@ -53,6 +53,12 @@ class DeliveryBuffer:
             self._errors.append(error)
             self._changed.notify()
 
+    def check(self) -> None:
+        """Raises what `fail` got and nobody was told yet, once."""
+        with self._changed:
+            if self._errors:
+                raise self._errors.popleft()
+
     def take(self, most: int, timeout: float) -> list[Delivery]:
         """Returns 1 to `most` ready deliveries, none at the deadline or once closed. Raises what `fail` got."""
         deadline = time.monotonic() + timeout

@@ -21,6 +21,15 @@ class TagWindow:
         """Delivered and not yet settled at the broker."""
         return self._high - self._low + 1 - len(self._done)
 
+    @property
+    def last(self) -> int:
+        """The highest tag so far."""
+        return self._high
+
+    def unsettled_up_to(self, tag: int) -> int:
+        """Of the deliveries up to `tag`, how many are not yet settled."""
+        return max(tag - self._low + 1, 0) - sum(done <= tag for done in self._done)
+
     def delivered(self, tag: int) -> None:
         """The broker delivered `tag`, the highest so far."""
         self._high = tag

@@ -119,7 +119,8 @@ class Confirms:
 
     def restart(self) -> list[Entry]:
         """A new channel counts from one again. Returns what the old one left unconfirmed, in order."""
-        left = list(self._pending.values())
+        left = [*self.vanished, *self._pending.values()]
+        self.vanished.clear()
         self._pending.clear()
         self._returned.clear()
         self._last = self._return_at = self._return_left = 0

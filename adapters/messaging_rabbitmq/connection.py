@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from struct import Struct
 from typing import Any
 
 from pika import SelectConnection, exceptions, frame
+from pika.channel import Channel
 
-from messaging_rabbitmq.wire import FRAME_END, OVERHEAD
+from messaging_rabbitmq.wire import DELIVER, FRAME_END, METHOD, OVERHEAD, RETURN
 
 _frame_header = Struct(">BHI").unpack_from
+_method_id = Struct(">I").unpack_from
 _RECEIVE_BYTES = 128 * 1024
 _WRITE_BYTES = 128 * 1024
 
@@ -26,6 +29,18 @@ class FrameHandler(ABC):
     def frames_end(self) -> None:
         """All frames of this read were given: hand over what they brought in one go."""
 
+
+class _Discard(FrameHandler):
+    """Takes the content of a channel that is being closed. pika could not: the half before may have gone elsewhere."""
+
+    def frame(self, kind: int, data: bytes, start: int, stop: int) -> bool:
+        return kind != METHOD or _method_id(data, start)[0] in (DELIVER, RETURN)
+
+    def frames_end(self) -> None:
+        pass
+
+
+_DISCARD = _Discard()
 
 # The typed face of pika leaves out what is overridden here.
 _SelectConnection: Any = SelectConnection
@@ -49,6 +64,21 @@ class FrameConnection(_SelectConnection):  # type: ignore[misc]
     def frame_max(self) -> int:
         """The largest frame both sides take, bytes, with its 8 bytes of overhead."""
         return int(self.params.frame_max)
+
+    def open_channel(
+        self, opened: Callable[[Channel], None], closed: Callable[[Channel, BaseException], None]
+    ) -> Channel:
+        """A new channel. `closed` is called once, whoever closes it; a channel's number is not used again before."""
+        channel: Channel = self.channel(on_open_callback=opened)
+        channel.add_on_close_callback(lambda gone, _reason: self.handlers.pop(gone.channel_number, None))
+        channel.add_on_close_callback(closed)
+        return channel
+
+    def let_go(self, channel: Channel) -> None:
+        """Closes `channel`, also while it is being opened. Does nothing when it is closed or about to be."""
+        if not (channel.is_closed or channel.is_closing):
+            self.handlers[channel.channel_number] = _DISCARD
+            channel.close()
 
     def read_in_large_pieces(self) -> None:
         """Raises what one read takes from pika's 4 KiB; otherwise every read splits a frame."""

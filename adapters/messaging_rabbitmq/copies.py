@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from threading import Condition
 
 from messaging.dead_letter import dead_letter_copy
-from messaging.errors import MessagingError, SettleFailed, UnsupportedCapability
+from messaging.errors import InvalidMessage, MessagingError, SettleFailed, UnsupportedCapability
 from messaging.message import Message
 from messaging.topology import Source
 from messaging_rabbitmq.delivery import RabbitMQDelivery
 from messaging_rabbitmq.sender import RabbitMQSender
 from messaging_rabbitmq.topology import MAX_DELAY, WaitQueue, is_classic, round_delay
+
+log = logging.getLogger(__name__)
 
 _REASON_BYTES = 4096
 
@@ -33,6 +36,7 @@ class Copies:
         self._under_way = 0
         self.settled: Settled = lambda _delivery: None
         self.failed: Failed = lambda _delivery, _error: None
+        self.park: Settled = lambda _delivery: None
         self.even_without_delay = is_classic(source)
         """A classic queue counts no deliveries, so there every nack is a copy that carries the count."""
 
@@ -52,7 +56,7 @@ class Copies:
         # Headers travel in one frame; a reason as long as a stack trace must not keep the message from leaving.
         short = reason.encode(errors="replace")[:_REASON_BYTES].decode(errors="ignore")
         messages = [dead_letter_copy(d, short) for d in deliveries]
-        self._send(deliveries, messages, parked.name, [0] * len(messages))
+        self._send(deliveries, messages, parked.name, [0] * len(messages), may_park=True)
 
     def wait(self, timeout: float) -> bool:
         """Waits until no copy is under way. False at the deadline."""
@@ -71,6 +75,7 @@ class Copies:
         messages: Sequence[Message],
         where: WaitQueue | str,
         attempts: Sequence[int],
+        may_park: bool = False,
     ) -> None:
         if not deliveries:
             return
@@ -79,6 +84,10 @@ class Copies:
             delivery = deliveries[index]
             if error is None:
                 self.settled(delivery)
+            elif may_park and isinstance(error, InvalidMessage):
+                # Another program's, with names or headers that this library may not send. It must not come for ever.
+                log.warning("%s: %s; RabbitMQ dead-letters it, without the reason", self._source, error)
+                self.park(delivery)
             else:
                 failure = SettleFailed(
                     f"{self._source}: message {delivery.id} could not be settled and is delivered again: {error}"

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from messaging.capabilities import Capabilities, emulated, native, unsupported
 from messaging.driver import Driver, Receiver, Sender
-from messaging.errors import Closed, MessageTooLarge
+from messaging.errors import Closed, MessageTooLarge, MessagingError
 from messaging.message import Message
 from messaging.options import ConsumerOptions, ProducerOptions
 from messaging.topology import Destination, Queue, Source, Topic, Topology
@@ -89,8 +89,7 @@ class RabbitMQDriver(Driver):
 
     def open(self) -> None:
         self._publishing.start()
-        connection = self._publishing.connection
-        self._version = objects.Version.of(connection.server_properties if connection is not None else None)
+        self._version = objects.Version.of(self._publishing.server_properties)
         self.capabilities = capabilities(self._version)
         self._waits = WaitQueues(self._publishing, self._version)
 
@@ -139,6 +138,7 @@ class RabbitMQDriver(Driver):
             )
             copies.settled = receiver.settled_copy
             copies.failed = receiver.failed_copy
+            copies.park = receiver.park
             self._receivers.append(receiver)
         receiver.open(timeout)
         return receiver
@@ -214,7 +214,7 @@ class RabbitMQDriver(Driver):
         for destination in self._declared:
             try:
                 yield from objects.declare(Topology(destination), self._version, True)
-            except Exception as error:
+            except MessagingError as error:
                 log.error("RabbitMQ: %r could not be declared again: %s", destination.name, error)
 
     def _restorer(self, source: Source) -> Callable[[], Steps]:

@@ -30,7 +30,6 @@ class Flow:
         self._steps = steps
         self._finished: Finished | None = finished
         self._channel: Channel | None = None
-        self._number = 0
         self._request: Request | None = None
         self._resume(lambda: next(steps))
 
@@ -50,9 +49,10 @@ class Flow:
             if connection is None or not connection.is_open:
                 self._fail(exceptions.ConnectionClosed(0, "not connected"))
                 return
-            self._number = self._link.take_number()
-            self._channel = connection.channel(self._number, on_open_callback=self._on_open)
-            self._channel.add_on_close_callback(self._on_closed)
+            try:
+                self._channel = connection.open_channel(self._on_open, self._on_closed)
+            except exceptions.AMQPError as error:  # all channels are in use
+                self._fail(error)
         elif self._channel.is_open:
             self._ask()
 
@@ -71,11 +71,10 @@ class Flow:
     def _on_reply(self, reply: Any) -> None:
         self._resume(lambda: self._steps.send(reply))
 
-    def _on_closed(self, _channel: Channel, reason: Exception) -> None:
+    def _on_closed(self, _channel: Channel, reason: BaseException) -> None:
         self._channel = None
-        self._link.give_number(self._number)
         if self._finished is not None:
-            # pika is still taking the channel down: a new one may be opened only after that.
+            # pika is still taking the channel down.
             self._link.soon(lambda: self._fail(reason))
 
     def _fail(self, error: BaseException) -> None:

@@ -7,7 +7,7 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from threading import Event, Thread, current_thread
@@ -56,17 +56,18 @@ class Link:
         self.connection: FrameConnection | None = None
         self.blocked = False
         self.problem: MessagingError | None = None
+        self.server_properties: Mapping[str, Any] = {}
         self._restore = restore
         self._loop = IOLoop()
         self._thread = Thread(target=self._main, name=f"rabbitmq-{label}", daemon=True)
         self._tasks: deque[Callable[[], None]] = deque()
         self._woken = False
         self._users: list[LinkUser] = []
-        self._numbers: set[int] = set()
         self._started: Future[None] = Future()
         self._attempt: FrameConnection | None = None
         self._tried = 0
         self._backoff = options.reconnect_min
+        self._since = 0.0
         self._ready = False
         self._closing = False
         self._ended = Event()
@@ -113,7 +114,8 @@ class Link:
         try:
             return result.result(timeout + 1)
         except TimeoutError as error:
-            raise BrokerUnavailable(f"{what}: RabbitMQ gave no answer within {timeout:g} seconds") from error
+            why = "; it is short of memory or disk and blocks this connection" if self.blocked else ""
+            raise BrokerUnavailable(f"{what}: RabbitMQ gave no answer within {timeout:g} seconds{why}") from error
         except exceptions.AMQPError as error:
             raise channel_failure(error, what) from error
 
@@ -151,24 +153,10 @@ class Link:
         if user in self._users:
             self._users.remove(user)
 
-    def take_number(self) -> int:
-        """A channel number nobody has."""
-        number = next(n for n in range(1, 65536) if n not in self._numbers)
-        self._numbers.add(number)
-        return number
-
-    def give_number(self, number: int) -> None:
-        """Undoes `take_number`."""
-        self._numbers.discard(number)
-
-    def give_back(self, number: int, channel: Channel | None) -> None:
-        """Closes `channel`; its number is free again once it is closed."""
-        if channel is None or channel.is_closed:
-            self.give_number(number)
-            return
-        channel.add_on_close_callback(lambda _channel, _reason: self.give_number(number))
-        if not channel.is_closing:
-            channel.close()  # one that is still opening, too: pika closes it as soon as it is open
+    def let_go(self, channel: Channel | None) -> None:
+        """Closes `channel`, unless it went with its connection."""
+        if channel is not None and self.connection is not None:
+            self.connection.let_go(channel)
 
     def soon(self, task: Callable[[], None]) -> None:
         """Runs `task` on the I/O thread after what is running now."""
@@ -253,6 +241,7 @@ class Link:
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         self.connection = connection
+        self.server_properties = connection.server_properties or {}
         self.blocked = False
         if not self._started.done():
             self._on_ready(None, None)
@@ -266,7 +255,7 @@ class Link:
                 return
             log.error("RabbitMQ: the topology could not be restored completely: %s", error)
         self._ready = True
-        self._backoff = self.options.reconnect_min
+        self._since = time.monotonic()
         self.problem = None
         if not self._started.done():
             self._started.set_result(None)
@@ -300,7 +289,6 @@ class Link:
         self.connection = None
         self._attempt = None
         self._ready = False
-        self._numbers &= {getattr(user, "number", 0) for user in self._users}
         self.blocked = False
         for user in list(self._users):
             self._guard(partial(user.link_down, None))
@@ -308,7 +296,12 @@ class Link:
             self._loop.stop()
             return
         log.warning("RabbitMQ: connection to %s lost (%s); regaining it", self._where(), reason)
-        self._again(0.0)
+        if time.monotonic() - self._since > self.options.reconnect_max:
+            self._backoff = self.options.reconnect_min
+            self._again(0.0)
+        else:
+            # What ended it so soon may do so again.
+            self._again(None)
 
     def _again(self, delay: float | None) -> None:
         if delay is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pika
 
@@ -12,16 +12,17 @@ from messaging.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class RabbitMQOptions:
-    """hosts: tried in turn; port 5672, or 5671 with tls. path: the virtual host; "" and "/" are the default one.
+    """hosts: tried in turn; port 5672, or 5671 with tls. path: the virtual host; "" is the default one, "/".
 
-    tls: verify the broker against the system's certificates. heartbeat: seconds after which a silent connection
-    counts as lost. connect_timeout: seconds until an unreachable broker is an error. reconnect_min, reconnect_max:
-    seconds between attempts to regain a lost connection, doubled each time.
+    tls: verify the broker against the system's certificates, or those in the file that SSL_CERT_FILE names.
+    heartbeat: seconds after which a silent connection counts as lost. connect_timeout: seconds until an unreachable
+    broker is an error; each of several hosts gets its share. reconnect_min, reconnect_max: seconds between attempts
+    to regain a lost connection, doubled each time.
     """
 
     hosts: tuple[tuple[str, int | None], ...] = (("localhost", None),)
     username: str | None = "guest"
-    password: str | None = "guest"
+    password: str | None = field(default="guest", repr=False)
     path: str = "/"
     tls: bool = False
     heartbeat: int = 30
@@ -40,7 +41,7 @@ class RabbitMQOptions:
     @property
     def vhost(self) -> str:
         """The virtual host `path` names."""
-        return self.path if self.path in ("", "/") else self.path.removeprefix("/")
+        return self.path or "/"
 
     def addresses(self) -> list[tuple[str, int]]:
         """The hosts with their ports."""
@@ -49,15 +50,16 @@ class RabbitMQOptions:
 
     def parameters(self, host: str, port: int) -> pika.ConnectionParameters:
         """What pika needs to connect to one host."""
+        timeout = self.connect_timeout / max(len(self.hosts), 1)
         return pika.ConnectionParameters(
             host=host,
             port=port,
-            virtual_host=self.vhost or "/",
+            virtual_host=self.vhost,
             credentials=pika.PlainCredentials(self.username or "guest", self.password or "guest"),
             heartbeat=self.heartbeat,
             ssl_options=pika.SSLOptions(ssl.create_default_context(), host) if self.tls else None,
-            socket_timeout=self.connect_timeout,
-            stack_timeout=self.connect_timeout,
+            socket_timeout=timeout,
+            stack_timeout=timeout,
             connection_attempts=1,
             client_properties={"product": "anybroker"},
         )

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from struct import Struct
 from threading import Event
 from typing import Any
@@ -42,10 +43,10 @@ _CLOSE_SECONDS = 8.0
 class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
     """One channel with one consumer.
 
-    The consumer's thread takes from `_buffer`; settlements go the other way through `_acked` and `_requeued`,
-    deques whose appends and pops are atomic, with at most one wake-up outstanding. The link's I/O thread owns all
-    other fields. `_epoch` counts channels: a settlement of an earlier one is dropped, since its message is
-    delivered again anyway.
+    The consumer's thread takes from `_buffer`; settlements go the other way through `_acked`, `_requeued` and
+    `_parked`, deques whose appends and pops are atomic, with at most one wake-up outstanding. The link's I/O thread
+    owns all other fields. `_epoch` counts channels: a settlement of an earlier one is dropped, since its message is
+    delivered again anyway. `_owed` is prefetch that no consumer has got yet, because deliveries up to `_mark` use it.
     """
 
     def __init__(
@@ -57,7 +58,6 @@ class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
         restore: Callable[[], Steps],
         on_closed: Callable[[RabbitMQReceiver], None],
     ) -> None:
-        self.number = 0
         self.source = source
         self._link = link
         self._prefetch = min(options.prefetch, 65535)
@@ -67,12 +67,16 @@ class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
         self._buffer = DeliveryBuffer()
         self._acked: deque[RabbitMQDelivery] = deque()
         self._requeued: deque[RabbitMQDelivery] = deque()
+        self._parked: deque[RabbitMQDelivery] = deque()
         self._woken = False
         self._closed = False
         self._dead: MessagingError | None = None
         self._consuming: Future[None] = Future()
         self._channel: Channel | None = None
-        self._consumer: str | None = None
+        self._consumers: list[str] = []
+        self._cancelling = 0
+        self._owed = 0
+        self._mark = 0
         self._paused = False
         self._held: list[Delivery] = []
         self._epoch = 0
@@ -88,7 +92,7 @@ class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
 
     def open(self, timeout: float) -> None:
         """Consumes when this returns. Raises DestinationNotFound, BrokerUnavailable, AuthenticationFailed."""
-        self._link.submit(self._join)
+        self._link.submit(lambda: self._link.join(self))
         try:
             self._consuming.result(timeout)
         except TimeoutError as error:
@@ -159,6 +163,7 @@ class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
         deadline = time.monotonic() + timeout
         if not self._copies.wait(timeout):
             raise BrokerUnavailable(f"{self.source}: settlements were not carried out within {timeout:g} seconds")
+        self._buffer.check()
         self._sync(max(deadline - time.monotonic(), 0.01))
 
     def close(self) -> None:
@@ -188,6 +193,11 @@ class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
         """No copy could be made: the original goes back, and the consumer is told."""
         self._buffer.fail(error)
         self._requeued.append(delivery)
+        self._wake()
+
+    def park(self, delivery: RabbitMQDelivery) -> None:
+        """No copy can be made of what another program sent: RabbitMQ dead-letters the original."""
+        self._parked.append(delivery)
         self._wake()
 
     def _check_open(self) -> None:
@@ -272,31 +282,40 @@ class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
             else:
                 self._buffer.put(fresh)
 
-    def _join(self) -> None:
-        self.number = self._link.take_number()
-        self._link.join(self)
-
     def _open(self) -> None:
         connection = self._link.connection
         if self._closed or self._channel is not None or connection is None or not self._link.up:
             return
-        self._channel = connection.channel(self.number, on_open_callback=self._on_open)
-        self._channel.add_on_close_callback(self._on_channel_closed)
+        self._channel = connection.open_channel(self._on_open, self._on_channel_closed)
 
     def _on_open(self, channel: Channel) -> None:
         self._window = TagWindow()
-        self._link.connection.handlers[self.number] = self  # type: ignore[union-attr]
+        self._link.connection.handlers[channel.channel_number] = self  # type: ignore[union-attr]
         channel.add_on_cancel_callback(self._on_cancelled)
-        channel.basic_qos(prefetch_count=self._prefetch)
         if not self._paused or self.source.ordered:
             self._consume()
 
     def _consume(self) -> None:
+        """Starts a consumer, unless there is one.
+
+        RabbitMQ counts a prefetch for each consumer anew. After a pause, what is still unsettled of the consumer
+        before is therefore left out of this one's, and given to a second one when it is settled.
+        """
+        if not (self._consumers or self._owed or self._cancelling):
+            self._owed, self._mark = self._prefetch, self._window.last
+            self._take_owed()
+
+    def _take_owed(self) -> None:
         channel = self._channel
-        if channel is not None and channel.is_open and self._consumer is None:
-            self._consumer = channel.basic_consume(
-                self.source.name, lambda *_arguments: None, callback=self._on_consuming
-            )
+        before = self._window.unsettled_up_to(self._mark)
+        free = self._owed - before
+        if channel is None or not channel.is_open or free < 1 or (before and self._consumers):
+            return
+        self._owed = before
+        channel.basic_qos(prefetch_count=free)
+        self._consumers.append(
+            channel.basic_consume(self.source.name, lambda *_arguments: None, callback=self._on_consuming)
+        )
 
     def _on_consuming(self, _frame: Any) -> None:
         self._dead = None
@@ -306,11 +325,8 @@ class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
     def _on_cancelled(self, _frame: Any) -> None:
         log.warning("%s: RabbitMQ cancelled the consumer; its queue was deleted or moved", self.source)
         # The channel goes too: unsettled deliveries of a deleted queue mean nothing any more.
-        channel = self._channel
         self._lose_channel()
-        if channel is not None and channel.is_open:
-            channel.add_on_close_callback(lambda _channel, _reason: self._link.soon(self._revive))
-            channel.close()
+        self._link.soon(self._revive)
 
     def _on_channel_closed(self, channel: Channel, reason: BaseException) -> None:
         if channel is not self._channel:
@@ -321,7 +337,7 @@ class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
         code = reason.reply_code if isinstance(reason, exceptions.ChannelClosedByBroker) else 0
         if code == NOT_FOUND:
             self._link.soon(self._revive)
-        elif code == REFUSED:
+        elif code == REFUSED or (code and not self._consuming.done()):
             self._die(channel_failure(reason, f"consume from {self.source}"))
         else:
             log.warning("%s: RabbitMQ closed the channel (%s); consuming again", self.source, reason)
@@ -351,10 +367,10 @@ class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
 
     def _lose_channel(self) -> None:
         """From here on nothing that was delivered before may be settled; what nobody took yet is dropped."""
-        if self._link.connection is not None:
-            self._link.connection.handlers.pop(self.number, None)
-        self._channel = None
-        self._consumer = None
+        channel, self._channel = self._channel, None
+        self._link.let_go(channel)
+        self._consumers = []
+        self._cancelling = self._owed = 0
         self._epoch += 1
         self._tag = 0
         self._missing = -1
@@ -370,7 +386,8 @@ class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
 
     def _settle(self) -> None:
         self._woken = False
-        epoch, window, number = self._epoch, self._window, self.number
+        epoch, window, channel = self._epoch, self._window, self._channel
+        number = 0 if channel is None else channel.channel_number
         frames: list[bytes] = []
         acked = self._acked
         if acked:
@@ -380,14 +397,16 @@ class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
                 if delivery.epoch == epoch:
                     tags.append(delivery.tag)
             frames += [wire.settle_frame(number, tag, multiple) for tag, multiple in window.ack(tags)]
-        requeued = self._requeued
-        while requeued:
-            delivery = requeued.popleft()
-            if delivery.epoch == epoch and window.settle(delivery.tag):
-                frames.append(wire.requeue_frame(number, delivery.tag))
+        for rejected, requeue in ((self._requeued, True), (self._parked, False)):
+            while rejected:
+                delivery = rejected.popleft()
+                if delivery.epoch == epoch and window.settle(delivery.tag):
+                    frames.append(wire.reject_frame(number, delivery.tag, requeue))
         connection = self._link.connection
-        if frames and self._channel is not None and self._channel.is_open and connection is not None:
+        if frames and channel is not None and channel.is_open and connection is not None:
             connection.write(frames)
+        if self._owed:
+            self._take_owed()
 
     def _ask(self, done: Future[None]) -> None:
         channel = self._channel
@@ -405,13 +424,23 @@ class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
 
     def _pause(self) -> None:
         self._paused = True
-        channel, consumer = self._channel, self._consumer
+        channel = self._channel
         # A cancelled single active consumer hands over to the next one while its deliveries are still open, which
         # would break the order of their keys: an ordered source stays active and holds what comes, up to prefetch.
-        if self.source.ordered or channel is None or consumer is None or not channel.is_open:
+        if self.source.ordered or channel is None or not channel.is_open:
             return
-        self._consumer = None
-        channel.basic_cancel(consumer, callback=lambda _frame: None)
+        self._owed = 0
+        consumers, self._consumers = self._consumers, []
+        self._cancelling += len(consumers)
+        for consumer in consumers:
+            channel.basic_cancel(consumer, callback=partial(self._on_paused, channel))
+
+    def _on_paused(self, channel: Channel, _frame: Any) -> None:
+        if channel is self._channel:
+            self._cancelling -= 1
+            # Only now is it known what the cancelled consumer left unsettled.
+            if not self._paused:
+                self._consume()
 
     def _resume(self) -> None:
         self._paused = False
@@ -424,10 +453,10 @@ class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
         self._link.leave(self)
         self._settle()
         channel = self._channel
+        if channel is not None:
+            channel.add_on_close_callback(lambda _channel, _reason: ended.set())
         self._lose_channel()
-        if channel is None or not channel.is_open:
-            self._link.give_back(self.number, channel)
+        if not self._consuming.done():
+            self._consuming.set_exception(Closed(f"consume from {self.source}: closed meanwhile"))
+        if channel is None or channel.is_closed:
             ended.set()
-            return
-        channel.add_on_close_callback(lambda _channel, _reason: ended.set())
-        self._link.give_back(self.number, channel)

@@ -37,7 +37,6 @@ class RabbitMQSender(LinkUser, FrameHandler, Sender):
     def __init__(
         self, link: Link, waits: WaitQueues, timeout: float, on_closed: Callable[[RabbitMQSender], None]
     ) -> None:
-        self.number = 0
         self._link = link
         self._waits = waits
         self._timeout = timeout
@@ -55,7 +54,7 @@ class RabbitMQSender(LinkUser, FrameHandler, Sender):
         self._ready = False
         self._preparing = False
         self._timer: Any = None
-        link.submit(self._join)
+        link.submit(lambda: link.join(self))
 
     # -- any thread
 
@@ -154,26 +153,21 @@ class RabbitMQSender(LinkUser, FrameHandler, Sender):
         if self._draining:
             self._check_idle()
 
-    def _join(self) -> None:
-        self.number = self._link.take_number()
-        self._link.join(self)
-
     def _open(self) -> None:
         connection = self._link.connection
         if self._ended or connection is None or not self._link.up or self._channel is not None:
             return
-        self._channel = connection.channel(self.number, on_open_callback=self._on_open)
-        self._channel.add_on_close_callback(self._on_channel_closed)
+        self._channel = connection.open_channel(self._on_open, self._on_channel_closed)
 
     def _on_open(self, channel: Channel) -> None:
         channel.confirm_delivery(lambda _frame: None, callback=self._on_confirming)
 
     def _on_confirming(self, _frame: Any) -> None:
         connection = self._link.connection
-        if connection is None:
+        if connection is None or self._channel is None:
             return
         self._confirms.restart()
-        connection.handlers[self.number] = self
+        connection.handlers[self._channel.channel_number] = self
         self._ready = True
         self._write()
 
@@ -195,10 +189,9 @@ class RabbitMQSender(LinkUser, FrameHandler, Sender):
 
     def _take_back(self) -> None:
         """What is unconfirmed is to be sent again, before everything that came later."""
-        if self._link.connection is not None:
-            self._link.connection.handlers.pop(self.number, None)
         self._ready = False
-        self._channel = None
+        channel, self._channel = self._channel, None
+        self._link.let_go(channel)
         self._waiting.extendleft(reversed(self._confirms.restart()))
 
     def _pump(self) -> None:
@@ -217,9 +210,10 @@ class RabbitMQSender(LinkUser, FrameHandler, Sender):
     def _write(self) -> None:
         link, waiting = self._link, self._waiting
         connection = link.connection
-        if not self._ready or link.blocked or not waiting or connection is None:
+        channel = self._channel
+        if not self._ready or link.blocked or not waiting or connection is None or channel is None:
             return
-        number, frame_max, waits, confirms = self.number, connection.frame_max, self._waits, self._confirms
+        number, frame_max, waits, confirms = channel.channel_number, connection.frame_max, self._waits, self._confirms
         frames: list[bytes] = []
         while waiting:
             batch, index = entry = waiting[0]
@@ -314,7 +308,6 @@ class RabbitMQSender(LinkUser, FrameHandler, Sender):
         if self._timer is not None:
             self._link.cancel(self._timer)
             self._timer = None
-        channel = self._channel
         self._take_back()
         for batch in self._incoming:
             self._waiting.extend((batch, index) for index in range(len(batch.messages)))
@@ -322,5 +315,4 @@ class RabbitMQSender(LinkUser, FrameHandler, Sender):
         for batch, index in self._waiting:
             batch.done(index, self._timeout_error(batch, index))
         self._waiting.clear()
-        self._link.give_back(self.number, channel)
         ended.set()

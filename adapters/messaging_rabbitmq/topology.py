@@ -297,7 +297,7 @@ def delete(topology: Topology) -> Steps:
         queues = [source.name for source in sources] + [s.dead_letter.name for s in sources if s.dead_letter]
         topic = isinstance(destination, Topic)
         exchanges = [destination.name, f"{destination.name}{SEPARATOR}due"] if topic else []
-        waits = [WaitQueue(destination.name, 1, "delay", topic)] + [WaitQueue(s.name, 1, "retry") for s in sources]
+        waits = [WaitQueue(destination.name, 1, "delay", topic), *(WaitQueue(name, 1, "retry") for name in queues)]
         for any_wait in waits:
             waiting = yield from _wait_queues(any_wait)
             queues += [wait.name for wait in waiting]

@@ -43,9 +43,9 @@ def settle_frame(channel: int, tag: int, multiple: bool = False) -> bytes:
     return _settle(METHOD, channel, 13, ACK, tag, multiple, FRAME_END)
 
 
-def requeue_frame(channel: int, tag: int) -> bytes:
-    """basic.reject with requeue: unlike basic.nack it raises the delivery count on every version of RabbitMQ."""
-    return _settle(METHOD, channel, 13, 0x003C005A, tag, True, FRAME_END)
+def reject_frame(channel: int, tag: int, requeue: bool) -> bytes:
+    """basic.reject: unlike basic.nack it raises the delivery count of what it requeues on every version of RabbitMQ."""
+    return _settle(METHOD, channel, 13, 0x003C005A, tag, requeue, FRAME_END)
 
 
 def publish_frame(channel: int, exchange: str, routing_key: str) -> bytes:
@@ -269,8 +269,9 @@ def visible_headers(headers: dict[str, Any]) -> dict[str, str]:
 
 
 def whole(value: Any) -> int | None:
-    """`value` as a whole number, or None when a foreign program wrote something else."""
+    """`value` as a count or a time, or None when a foreign program wrote something else."""
     try:
-        return int(text(value))
+        number = int(text(value))
     except ValueError:
         return None
+    return number if 0 <= number < 2**63 else None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import pytest
 
 import messaging
 from messaging import dead_letter
-from messaging.errors import Closed, DestinationNotFound, MessagingError
+from messaging.errors import Closed, DestinationNotFound, MessagingError, SettleFailed
 from messaging.options import ConsumerOptions, ProducerOptions
 from messaging.topology import Queue, Source, Subscription, Topic, Topology
 from messaging_rabbitmq import RabbitMQDriver, RabbitMQOptions
@@ -191,6 +192,91 @@ def test_pause_stops_and_resume_goes_on(driver: RabbitMQDriver, queue: Queue) ->
     assert len(take(receiver, 3)) == 3
 
 
+def test_a_pause_gives_no_more_than_the_prefetch(driver: RabbitMQDriver, queue: Queue) -> None:
+    receiver = driver.receiver(Source(queue), ConsumerOptions(prefetch=4))
+    fill(driver, queue, 20)
+    held = take(receiver, 4)
+    for _ in range(3):
+        receiver.pause()
+        receiver.resume()
+    receiver.flush(5)
+    assert receiver.receive(10, 0.3) == []
+    held.pop().ack()
+    held += take(receiver, 1)
+    assert receiver.receive(10, 0.3) == []
+    for delivery in held:
+        delivery.ack()
+    held = take(receiver, 4)
+    assert receiver.receive(10, 0.3) == []
+    for delivery in held:
+        delivery.ack()
+    for _ in range(11):
+        take(receiver, 1)[0].ack()
+
+
+def test_closing_in_the_middle_of_a_message_leaves_the_others_alone(driver: RabbitMQDriver, queue: Queue) -> None:
+    sender = driver.sender(ProducerOptions())
+    assert not any(publish(sender, queue, *(message(b"x" * 400_000) for _ in range(20))))
+    other = driver.receiver(Source(queue), ConsumerOptions(prefetch=1))
+    take(other, 1)
+    link = driver._consuming
+    assert link is not None
+    connection = link.connection
+    for _ in range(20):
+        driver.receiver(Source(queue), ConsumerOptions(prefetch=19)).close()
+    assert link.connection is connection
+
+
+def test_a_channel_that_the_broker_closed_is_opened_again(driver: RabbitMQDriver, queue: Queue) -> None:
+    fill(driver, queue, 3)
+    receiver = driver.receiver(Source(queue), ConsumerOptions(prefetch=2))
+    old = take(receiver, 2)
+    receiver._link.submit(lambda: receiver._channel.basic_ack(999))  # type: ignore[union-attr]
+    again = take(receiver, 2)
+    assert {d.id for d in again} == {d.id for d in old}
+    assert receiver.receive(5, 0.3) == []
+    for delivery in (*old, *again):
+        delivery.ack()
+    take(receiver, 1)[0].ack()
+    receiver.flush(5)
+    assert receiver.lag() == 0
+
+
+def test_a_consumer_closed_while_its_channel_opens_leaves_none_behind(driver: RabbitMQDriver, queue: Queue) -> None:
+    receiver = driver.receiver(Source(queue), ConsumerOptions())
+    fill(driver, queue, 5)
+    take(receiver, 5)
+    link = receiver._link
+    ended = threading.Event()
+
+    def lose_and_leave() -> None:
+        receiver._lose_channel()
+        receiver._open()
+        receiver._end(ended)
+
+    link.submit(lose_and_leave)
+    assert ended.wait(5)
+    assert len(take(driver.receiver(Source(queue), ConsumerOptions()), 5)) == 5
+
+
+def test_what_cannot_be_copied_is_dead_lettered_by_the_broker(
+    driver: RabbitMQDriver, queue: Queue, options: RabbitMQOptions
+) -> None:
+    properties = pika.BasicProperties(headers={"h": "x" * 130_960})
+    with pika.BlockingConnection(options.parameters("127.0.0.1", options.hosts[0][1] or 5672)) as connection:
+        connection.channel().basic_publish("", queue.name, b"body", properties)
+    receiver = driver.receiver(Source(queue), ConsumerOptions())
+    take(receiver, 1)[0].nack(0.05)
+    with pytest.raises(SettleFailed, match="do not fit"):
+        receiver.flush(5)
+    take(receiver, 1)[0].reject()
+    receiver.flush(5)
+    assert receiver.lag() == 0
+    parked = Source(queue).dead_letter
+    assert parked is not None
+    assert take(driver.receiver(Source(parked), ConsumerOptions()), 1)[0].body == b"body"
+
+
 def test_close_gives_the_rest_back_at_once(driver: RabbitMQDriver, queue: Queue) -> None:
     fill(driver, queue, 20)
     receiver = driver.receiver(Source(queue), ConsumerOptions())
@@ -247,7 +333,8 @@ def test_foreign_messages_arrive_as_they_are(driver: RabbitMQDriver, queue: Queu
         "table": {"a": 1},
         "text": "ü",
         "x-messaging-key": 7,
-        "x-messaging-attempt": "nonsense",
+        "x-messaging-attempt": "-7",
+        "x-messaging-timestamp": "9" * 400,
         "x-messaging-expires-at": "never",
     }
     with pika.BlockingConnection(options.parameters("127.0.0.1", options.hosts[0][1] or 5672)) as connection:

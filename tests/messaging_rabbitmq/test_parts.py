@@ -114,7 +114,7 @@ def test_a_delivery_limit_is_set_where_it_means_unlimited() -> None:
     assert queue_arguments(ordered, Version(3, 10))["x-delivery-limit"] == 2**31 - 1
 
 
-@pytest.mark.parametrize(("path", "vhost"), [("", ""), ("/", "/"), ("/orders", "orders"), ("orders", "orders")])
+@pytest.mark.parametrize(("path", "vhost"), [("", "/"), ("/", "/"), ("/orders", "/orders"), ("orders", "orders")])
 def test_virtual_hosts(path: str, vhost: str) -> None:
     assert RabbitMQOptions(path=path).vhost == vhost
     assert RabbitMQOptions(path=path).parameters("h", 1).virtual_host == (vhost or "/")

@@ -220,6 +220,28 @@ def test_hold_pause_resume(bench: Bench) -> None:
 
 
 @clause(
+    "receive.prefetch-through-pause",
+    "A consumer that is paused and resumed while it holds messages still gets no more than its prefetch.",
+    anchors=[27, 30],
+)
+def test_prefetch_through_pause(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    consumer = bench.consume(source, prefetch=3)
+    ledger.publish(bench.broker, source.destination, ledger.messages(10))
+    held = bench.take(consumer, ledger, 3)
+    for _ in range(2):
+        consumer.pause()
+        consumer.resume()
+    bench.quiet(consumer, ledger)
+    held.pop().ack()
+    held += bench.take(consumer, ledger, 1)
+    bench.quiet(consumer, ledger)
+    consumer.ack(held)
+    bench.take(consumer, ledger, ack=True)
+    ledger.check()
+
+
+@clause(
     "receive.pause",
     "While a consumer is paused nothing is delivered to it; after resume everything is.",
     anchors=[30],
