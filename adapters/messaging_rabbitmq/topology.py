@@ -9,7 +9,7 @@ from typing import Any
 
 from pika import exceptions
 
-from messaging.errors import ConfigurationError, UnsupportedCapability
+from messaging.errors import ConfigurationError, TopologyError, UnsupportedCapability
 from messaging.names import SEPARATOR
 from messaging.patterns import MATCH_ALL
 from messaging.topology import Destination, Queue, Source, Subscription, Topic, Topology, sources_of
@@ -183,8 +183,11 @@ def _queue(name: str, arguments: dict[str, Any] | None = None, passive: bool = F
     )
 
 
-def _exchange(name: str, kind: str, passive: bool = False) -> Request:
-    return lambda channel, reply: channel.exchange_declare(name, kind, durable=True, passive=passive, callback=reply)
+def _exchange(name: str, kind: str, passive: bool = False, alternate: str = "") -> Request:
+    arguments = {"alternate-exchange": alternate} if alternate else None
+    return lambda channel, reply: channel.exchange_declare(
+        name, kind, durable=True, passive=passive, arguments=arguments, callback=reply
+    )
 
 
 def _bind(queue: str, exchange: str, pattern: str) -> Request:
@@ -215,9 +218,37 @@ def declare_source(source: Source, version: Version, create: bool) -> Steps:
         parked = Source(source.dead_letter)
         yield from _ensure_queue(parked.name, queue_arguments(parked, version), create)
     yield from _ensure_queue(source.name, queue_arguments(source, version), create)
+    if source.subscription is not None:
+        yield from _ensure_pattern(source, create)
     if create and source.subscription is not None:
         what = f"bind {source} with {source.pattern!r}"
         yield from _try(_bind(source.name, source.destination.name, source.pattern), what)
+
+
+def _pattern_marker(source: Source) -> str:
+    return f"{source.name}{SEPARATOR}pattern"
+
+
+def _ensure_pattern(source: Source, create: bool) -> Steps:
+    """Sees to it that a subscription keeps its pattern: with another one it would have the bindings of both.
+
+    AMQP cannot list bindings. An exchange to which nobody publishes remembers the pattern, as the name of its alternate
+    exchange, which is the one argument of an exchange that RabbitMQ compares.
+    """
+    marker = _pattern_marker(source)
+    if not create and (yield from _missing(marker)):
+        return  # bound by somebody else's hand
+    try:
+        yield from _try(
+            _exchange(marker, "fanout", alternate=f"{marker}{SEPARATOR}{source.pattern}"),
+            f"declare {source}",
+            forgive_refusal=not create,
+        )
+    except TopologyError as error:
+        raise TopologyError(
+            f"{source} exists with another pattern than {source.pattern!r}, whose messages it would go on to get: "
+            f"declare it as it is, choose another group, or drain and delete the topic ({error})"
+        ) from error
 
 
 def _ensure_queue(name: str, arguments: dict[str, Any], create: bool) -> Steps:
@@ -297,6 +328,7 @@ def delete(topology: Topology) -> Steps:
         queues = [source.name for source in sources] + [s.dead_letter.name for s in sources if s.dead_letter]
         topic = isinstance(destination, Topic)
         exchanges = [destination.name, f"{destination.name}{SEPARATOR}due"] if topic else []
+        exchanges += [_pattern_marker(source) for source in sources] if topic else []
         waits = [WaitQueue(destination.name, 1, "delay", topic), *(WaitQueue(name, 1, "retry") for name in queues)]
         for any_wait in waits:
             waiting = yield from _wait_queues(any_wait)

@@ -44,6 +44,32 @@ def test_contradiction(bench: Bench) -> None:
 
 
 @clause(
+    "topology.another-pattern",
+    "Declaring a subscription with another pattern is refused, or from then on only the new pattern counts.",
+    anchors=[34, 151],
+    on=TOPIC,
+    needs="patterns",
+)
+def test_another_pattern(bench: Bench) -> None:
+    topic = bench.topic(Subscription("g", "order.*"))
+    changed = Topic(topic.name, Subscription("g", "payment.*"))
+    other = bench.connect()
+    kind = "payment"
+    try:
+        other.declare(changed)
+    except TopologyError:
+        kind, changed = "order", topic
+        other = bench.broker
+    ledger = bench.ledger()
+    due, out = ledger.message(type=f"{kind}.x"), ledger.message(type="order.x" if kind == "payment" else "payment.x")
+    consumer = bench.consume(changed, "g", broker=other)
+    ledger.publish(other, changed, [out, due])
+    bench.take(consumer, ledger, ack=True, only=[due.id])
+    bench.quiet(consumer, ledger)
+    ledger.check(only=[due.id])
+
+
+@clause(
     "topology.queue-or-topic",
     "A name that is a queue cannot be used as a topic on the same connection, nor the other way round.",
     anchors=[151],
