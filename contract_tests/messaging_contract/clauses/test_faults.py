@@ -279,6 +279,37 @@ def test_held_across_a_cut(bench: Bench) -> None:
 
 
 @clause(
+    "faults.stale-settlements",
+    "Settling deliveries from before a cut settles nothing that was delivered after it.",
+    anchors=[39, 142],
+    failures=[11],
+    controls="link",
+    deadline=180,
+)
+def test_stale_settlements(bench: Bench) -> None:
+    source, ledger, link = bench.source(), bench.ledger(), bench.link()
+    broker = bench.adopt(link.connect())
+    consumer = bench.consume(source, broker=broker, **_short_leases(bench))
+    ledger.publish(bench.broker, source.destination, ledger.messages(3))
+    bench.take(consumer, ledger, ack=True)
+    consumer.flush()
+    ledger.publish(bench.broker, source.destination, ledger.messages(3))
+    old = bench.take(consumer, ledger, 3)
+    link.cut()
+    bench.receive(consumer, 1, 0.3)
+    link.resume()
+    # Those of a client that kept them through the cut do not come again, and are settled below.
+    bench.take(consumer, ledger.view("again"), ack=True, only=[d.id for d in old], timeout=5)
+    fresh = bench.ledger("fresh")
+    fresh.publish(bench.broker, source.destination, fresh.messages(3))
+    bench.take(consumer, fresh.view("held"), 3, timeout=_recovery(bench))
+    consumer.ack(old)
+    consumer.close()
+    bench.take(bench.consume(source), fresh, ack=True, timeout=_recovery(bench))
+    fresh.check(duplicates=True)
+
+
+@clause(
     "faults.prefetch-after-a-cut",
     "After a reconnect the prefetch still holds.",
     anchors=[27, 142],

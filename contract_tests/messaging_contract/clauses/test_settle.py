@@ -133,6 +133,26 @@ def test_nack_delay(bench: Bench) -> None:
 
 
 @clause(
+    "settle.nack-delay-unchanged",
+    "A message that was nacked with a delay comes again with every field as it was, and its attempts go on counting.",
+    anchors=[87, 93],
+    needs="nack_delay",
+)
+def test_nack_delay_unchanged(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    consumer = bench.consume(source)
+    fields = {"key": "k", "type": "a.b", "correlation_id": "c", "reply_to": "r", "timestamp": 1700000000.125}
+    sent = ledger.message("text", headers={"h": "v"}, ttl=1e9, **fields)
+    ledger.publish_one(bench.broker, source.destination, sent)
+    for attempt in (1, 2, 3):
+        delivery = bench.one(consumer, ledger)
+        assert delivery.message == sent
+        assert delivery.attempt == attempt
+        delivery.nack(delay=bench.seconds(0.1))
+    bench.one(consumer, ledger).ack()
+
+
+@clause(
     "settle.nack-delay-blocks-nobody",
     "While a nacked message waits for its delay, the messages behind it are delivered.",
     anchors=[88],
