@@ -241,3 +241,28 @@ def test_a_queue_deleted_under_a_consumer_is_told(connect: Connect, name: str) -
         # ElasticMQ never answers a poll whose queue is deleted under it: the read timeout (10 s) ends that.
         with pytest.raises(DestinationNotFound):
             take(consumer, 1, 20)
+
+
+def test_an_ack_that_the_broker_refuses_is_told_and_its_neighbours_are_carried_out(connect: Connect, name: str) -> None:
+    broker = connect(Queue(name))
+    broker.publish_many(name, [b"x"] * 4)
+    sqs = broker.native
+    url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+    with broker.subscribe(name, lease=600, prefetch=4) as holder:
+        held = take(holder, 4)
+        # Behind the adapter's back two of them go to somebody else: their receipts are stale.
+        stale = [delivery.native["ReceiptHandle"] for delivery in held[:2]]
+        for receipt in stale:
+            sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=receipt, VisibilityTimeout=0)
+        with broker.subscribe(name, lease=600) as other:
+            taken = take(other, 2)
+            answer = sqs.delete_message_batch(QueueUrl=url, Entries=[{"Id": "0", "ReceiptHandle": stale[0]}])
+            if not answer.get("Failed"):
+                pytest.skip("this endpoint takes stale receipts")
+            holder.ack(held[1:])
+            with pytest.raises(SettleFailed, match="delivered again"):
+                holder.flush()
+            assert until(lambda: other.lag() == 2)
+            other.ack(taken)
+            other.flush()
+            assert until(lambda: other.lag() == 0)
