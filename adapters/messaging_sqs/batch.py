@@ -36,8 +36,13 @@ def call_batch(call: Call, entries: Sequence[dict[str, Any]], doing: str, failur
         answer = call(list(entries))
     except Exception as error:
         translated = translate(error, doing)
-        if len(entries) > 1 and isinstance(translated, PublishFailed | MessageTooLarge) and code_of(error):
-            return [outcome for entry in entries for outcome in call_batch(call, [entry], doing, failure)]
+        code = code_of(error)
+        if code and isinstance(translated, PublishFailed | MessageTooLarge):
+            if len(entries) > 1:
+                return [outcome for entry in entries for outcome in call_batch(call, [entry], doing, failure)]
+            translated = failure(code, str(error), doing, True)
+            translated.__cause__ = error
+            return [translated]
         return [translated] * len(entries)
     failed = answer.get("Failed")
     if not failed:

@@ -16,11 +16,12 @@ _log = logging.getLogger("messaging.sqs")
 
 
 class Report:
-    """Tells the caller of one `send` what became of each message. `_lock` keeps its calls from overlapping."""
+    """Tells the caller of one `send` to `name` what became of each message. `_lock`: its calls never overlap."""
 
-    __slots__ = ("_done", "_lock")
+    __slots__ = ("_done", "_lock", "name")
 
-    def __init__(self, done: Done) -> None:
+    def __init__(self, name: str, done: Done) -> None:
+        self.name = name
         self._done = done
         self._lock = Lock()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from threading import Thread
@@ -31,6 +32,8 @@ from messaging_sqs.topology import native_visibility
 if TYPE_CHECKING:
     from messaging_sqs.driver import SQSDriver
 
+_log = logging.getLogger("messaging.sqs")
+
 _CLOSE = 9.0
 """Seconds `close` may take. A long poll that lasts longer ends by itself and gives back what it brought."""
 
@@ -59,7 +62,7 @@ class SQSReceiver(Receiver):
         self._paused = False
         self._parked: list[Delivery] = []
         self._unheard: type[MessagingError] | None = None
-        self._settlements = Settlements(driver, source, self._url, self._leases, self._buffer.fail)
+        self._settlements = Settlements(driver, source, self._url, self._leases, self._tell)
         self._heartbeat = Heartbeat(
             driver, source, self._url, self._leases, self._settlements, self._visibility, options.heartbeat
         )
@@ -261,6 +264,13 @@ class SQSReceiver(Receiver):
         # By type: the text may hold a time or a request id, and nobody may be listening.
         if not isinstance(error, BrokerUnavailable) and self._unheard is not type(error) and not self._closing:
             self._unheard = type(error)
+            self._buffer.fail(error)
+
+    def _tell(self, error: MessagingError) -> None:
+        """Of a settlement that failed: the next call that receives, or the log when there will be none."""
+        if self._closing:
+            _log.warning("%s", error)
+        else:
             self._buffer.fail(error)
 
     def _give_back(self, lease: Lease) -> None:

@@ -73,7 +73,7 @@ class SQSSender(Sender):
     def send(self, messages: Sequence[Message], outgoing: Outgoing, done: Done) -> None:
         destination = outgoing.destination
         delay = check_outgoing(outgoing)
-        report = Report(done)
+        report = Report(destination.name, done)
         pending = [self._pending(message, destination, delay, report, i) for i, message in enumerate(messages)]
         if not pending:
             return
@@ -247,7 +247,7 @@ class SQSSender(Sender):
 
     def _timed_out(self, message: Pending, why: str) -> PublishTimeout:
         last = f"; last error: {message.error}" if message.error else ""
-        error = PublishTimeout(f"publish: {why}; the message may or may not be stored{last}")
+        error = PublishTimeout(f"publish to {message.report.name!r}: {why}; the message may or may not be stored{last}")
         error.__cause__ = message.error
         return error
 

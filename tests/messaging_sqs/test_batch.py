@@ -42,6 +42,13 @@ def test_a_refused_call_goes_entry_by_entry() -> None:
     assert [type(outcome) for outcome in outcomes] == [type(None), PublishFailed, type(None)]
 
 
+def test_a_refused_call_of_one_entry_is_that_entrys_refusal() -> None:
+    def call(_batch: list[dict[str, Any]]) -> dict[str, Any]:
+        raise refused("ReceiptHandleIsInvalid")
+
+    assert [type(outcome) for outcome in call_batch(call, entries(2), "ack", lease_lost)] == [LeaseLost, LeaseLost]
+
+
 def test_what_concerns_the_whole_call_is_everybodys_outcome() -> None:
     for error, expected in (
         (EndpointConnectionError(endpoint_url="http://nowhere"), BrokerUnavailable),

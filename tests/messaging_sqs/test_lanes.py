@@ -9,7 +9,7 @@ from messaging_sqs.lanes import Lane, Pending, Report
 
 
 def message(group: str | None, index: int, size: int = 10) -> Pending:
-    return Pending({}, size, group, Report(lambda _index, _error: None), index)
+    return Pending({}, size, group, Report("q", lambda _index, _error: None), index)
 
 
 def test_batches_are_ten_and_fit_the_limit() -> None:
