@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -12,11 +13,29 @@ from messaging.broker import Broker
 from messaging.topology import Destination
 from messaging_contract.harness import Harness
 
+from .gate import Gate
+
 
 @pytest.fixture
 def url(sqs: Harness) -> str:
     assert sqs.url is not None
     return sqs.url
+
+
+@pytest.fixture
+def gate(url: str) -> Iterator[Gate]:
+    match = re.match(r"sqs://(?:[^@/]*@)?([^:/?,]+):(\d+)", url)
+    if match is None:
+        pytest.skip("needs an endpoint with host and port")
+    gate = Gate(match[1], int(match[2]))
+    yield gate
+    gate.close()
+
+
+@pytest.fixture
+def gated(url: str, gate: Gate) -> str:
+    """The URL that goes through `gate`."""
+    return re.sub(r"[^@/:]+:\d+", f"127.0.0.1:{gate.port}", url, count=1)
 
 
 @pytest.fixture

@@ -5,14 +5,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from threading import Thread
 
 import pytest
 
 from messaging import Queue
 from messaging.broker import Broker
 from messaging.consumer import Consumer
-from messaging.errors import Closed, DestinationNotFound, LeaseLost, SettleFailed, UnsupportedCapability
+from messaging.errors import (
+    BrokerUnavailable,
+    Closed,
+    DestinationNotFound,
+    LeaseLost,
+    SettleFailed,
+    UnsupportedCapability,
+)
 
+from .gate import Gate
 from .test_messages import take
 
 Connect = Callable[..., Broker]
@@ -266,3 +275,26 @@ def test_an_ack_that_the_broker_refuses_is_told_and_its_neighbours_are_carried_o
             other.ack(taken)
             other.flush()
             assert until(lambda: other.lag() == 0)
+
+
+def test_a_nack_waits_for_an_extension_under_way(connect: Connect, gated: str, name: str, gate: Gate) -> None:
+    connect(Queue(name))
+    broker = connect(Queue(name), target=gated)
+    broker.publish(name, b"x")
+    with broker.subscribe(name, lease=30, prefetch=1) as consumer:
+        (delivery,) = take(consumer, 1)
+        consumer.pause()
+        release = gate.hold("ChangeMessageVisibilityBatch")
+        extending = Thread(target=delivery.extend, args=(600,))
+        extending.start()
+        assert gate.holding.wait(10)
+        delivery.nack()
+        with pytest.raises(BrokerUnavailable):
+            consumer.flush(0.3)
+        release.set()
+        extending.join()
+        consumer.flush()
+        consumer.resume()
+        (again,) = take(consumer, 1)
+        assert again.attempt == 2
+        again.ack()
