@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+import messaging
 from messaging import Queue
 from messaging.broker import Broker
 from messaging.consumer import Consumer
@@ -51,3 +52,10 @@ def test_expired_credentials_are_told_and_survived(connect: Connect, gated: str,
             with suppress(AuthenticationFailed):  # told while the consumer did not listen
                 bodies += [delivery.body for delivery in consumer.receive(2, 0.5)]
         assert sorted(bodies) == [b"after", b"before"]
+
+
+def test_refused_credentials_are_told_at_connect(gated: str, gate: Gate) -> None:
+    gate.expired.set()
+    with pytest.raises(AuthenticationFailed, match=r"connect to SQS .*check access_key") as raised:
+        messaging.connect(gated + "&session_token=hidden")
+    assert "hidden" not in str(raised.value)
