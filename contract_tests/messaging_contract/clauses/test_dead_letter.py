@@ -6,6 +6,7 @@ import logging
 import time
 from contextlib import suppress
 from threading import Lock
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,9 @@ def test_close_carries_out(bench: Bench) -> None:
 def test_unavailable(bench: Bench) -> None:
     source, ledger = bench.source(), bench.ledger()
     bench.settlements_may_fail = True
-    consumer = bench.consume(source)
+    # Where there are leases, what could not be rejected comes again when its lease ends.
+    lease: dict[str, Any] = {"lease": 2.0} if bench.able.lease else {}
+    consumer = bench.consume(source, **lease)
     ledger.publish(bench.broker, source.destination, ledger.messages(3))
     held = bench.take(consumer, ledger, 3)
     bench.broker.delete(Queue(f"{source.name}--dlq", dead_letter=False))
