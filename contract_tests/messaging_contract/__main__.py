@@ -68,7 +68,8 @@ def _check_target(target: str) -> None:
 
 
 def _pytest_arguments(options: argparse.Namespace) -> list[str]:
-    # Its own configuration: what the project around it sets for its tests is none of the suite's business.
+    # Its own configuration: what the project around it sets for its tests is none of the suite's business. Without
+    # the plugin of hypothesis, which no clause uses and which is imported, all of it, when the report is written.
     chosen = [
         "-c",
         str(_HERE / "pytest.ini"),
@@ -77,6 +78,8 @@ def _pytest_arguments(options: argparse.Namespace) -> list[str]:
         str(_HERE / "clauses"),
         "-p",
         "no:cacheprovider",
+        "-p",
+        "no:hypothesispytest",
     ]
     if options.k:
         chosen += ["-k", options.k]

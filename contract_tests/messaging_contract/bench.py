@@ -125,6 +125,12 @@ class Bench:
         """Messages waiting, as the broker tells."""
         return self.broker.depth(*_parts(source, None))
 
+    def settled(self, consumer: Consumer) -> None:
+        """Waits until the broker holds nothing of the source, handed out and unsettled messages included."""
+        self.eventually(lambda: self.depth(consumer.source) == 0, f"a depth of 0 of {consumer.source}")
+        if self.able.lag:  # `depth` leaves out what was handed out, where the broker tells that apart
+            self.eventually(lambda: consumer.lag() == 0, f"a lag of 0 of {consumer.source}")
+
     def dead_letter_depth(self, source: Source) -> int:
         """Messages in the dead-letter queue, as the broker tells."""
         return self.broker.dead_letter_depth(*_parts(source, None))

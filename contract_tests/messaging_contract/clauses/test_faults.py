@@ -205,7 +205,7 @@ def test_futures_end(bench: Bench) -> None:
         kind()
         futures = {m.id: producer.publish_nowait(source.destination, m) for m in ledger.messages(10)}
         for id, future in futures.items():
-            error = future.exception(20)
+            error = future.exception(3 + bench.patience)
             assert error is None or isinstance(error, PublishTimeout | BrokerUnavailable)
             if error is None:
                 ledger.confirm(id)

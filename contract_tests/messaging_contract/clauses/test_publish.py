@@ -148,6 +148,33 @@ def test_missing_destination(bench: Bench) -> None:
 
 
 @clause(
+    "publish.deleted-destination",
+    "A message for a destination that was deleted meanwhile, alone or in a batch, is never confirmed and then lost.",
+    anchors=[6, 11, 18],
+    failures=[3, 18],
+    deadline=180,
+)
+def test_deleted_destination(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    producer = bench.connect(topology=source.destination, create=False).producer(timeout=bench.patience)
+    ledger.publish_one(producer, source.destination.name, ledger.message())
+    bench.broker.delete(source.destination)
+    confirmed = 0
+    for messages in (ledger.messages(1), ledger.messages(3)):
+        try:
+            confirmed += len(producer.publish_many(source.destination.name, messages))
+        except BatchPublishFailed as failed:
+            confirmed += len(messages) - len(failed.failures)
+        except MessagingError:
+            pass
+    with suppress(MessagingError):
+        producer.publish(source.destination.name, ledger.message())
+        confirmed += 1
+    if confirmed:  # it came back to life: the broker creates what is published to
+        bench.eventually(lambda: bench.depth(source) >= confirmed, f"{confirmed} confirmed messages to be stored")
+
+
+@clause(
     "publish.undeclared-name",
     "Publishing to a plain name that was never declared raises TopologyError; nothing is guessed or created.",
     anchors=[6, 153],

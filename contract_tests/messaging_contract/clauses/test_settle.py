@@ -26,6 +26,7 @@ def test_acked_never_returns(bench: Bench) -> None:
         for delivery in bench.take(consumer, ledger):
             delivery.ack()
         bench.quiet(consumer, ledger)
+        bench.settled(consumer)
     bench.eventually(lambda: bench.depth(source) == 0, "a depth of 0")
     bench.quiet(bench.consume(source), ledger)
     ledger.check()
@@ -241,7 +242,7 @@ def test_batch_ack(bench: Bench) -> None:
     again.ack()
     consumer.flush()
     bench.quiet(consumer, ledger)
-    bench.eventually(lambda: bench.depth(source) == 0, "a depth of 0")
+    bench.settled(consumer)
 
 
 @clause(
@@ -305,7 +306,7 @@ def test_from_other_threads(bench: Bench) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(Delivery.ack, bench.take(consumer, ledger)))
     consumer.flush()
-    bench.eventually(lambda: bench.depth(source) == 0, "a depth of 0")
+    bench.settled(consumer)
     bench.quiet(consumer, ledger)
     ledger.check()
 
@@ -322,7 +323,7 @@ def test_flush(bench: Bench) -> None:
     for delivery in bench.take(consumer, ledger):
         delivery.ack()
     consumer.flush(20)
-    bench.eventually(lambda: bench.depth(source) == 0, "a depth of 0 though the consumer is still open")
+    bench.settled(consumer)
     consumer.close()
     bench.quiet(bench.consume(source), ledger)
     ledger.check()
@@ -508,7 +509,7 @@ def test_extend_above_maximum(bench: Bench) -> None:
     bench.quiet(bench.consume(source), ledger)
     held.ack()
     consumer.flush()
-    bench.eventually(lambda: bench.depth(source) == 0, "a depth of 0")
+    bench.settled(consumer)
     ledger.check()
 
 

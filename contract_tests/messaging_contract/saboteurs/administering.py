@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from messaging.capabilities import unsupported
+from messaging.driver import Replay
+from messaging.errors import UnsupportedCapability
+from messaging.message import Message
 from messaging.options import ConsumerOptions
-from messaging.topology import Queue, Source, Subscription, Topic, Topology, sources_of
+from messaging.topology import Destination, Queue, Source, Subscription, Topic, Topology, sources_of
 from messaging_contract.saboteurs.receiving import ExtendsSilently
 from messaging_contract.saboteurs.wrap import HonestDriver, HonestReceiver
+from messaging_memory import MemoryServer
 
 
 class CreatesWhenChecking(HonestDriver):
@@ -137,3 +143,68 @@ class PretendsToExtend(HonestDriver):
 
     Receiver = ExtendsSilently
     capabilities = replace(HonestDriver.capabilities, lease=unsupported("none"))
+
+
+class RefusesNothing(HonestDriver):
+    """Declares that it has no dead-letter queues, and takes a reject all the same."""
+
+    capabilities = replace(HonestDriver.capabilities, dead_letter=unsupported("none"))
+
+
+class ExpiresAnyway(HonestDriver):
+    """Declares that messages cannot expire, and takes a time to live all the same."""
+
+    capabilities = replace(HonestDriver.capabilities, ttl=unsupported("none"))
+
+
+class DelaysAnyway(HonestDriver):
+    """Declares that a nack cannot be delayed, and takes a delay all the same."""
+
+    capabilities = replace(HonestDriver.capabilities, nack_delay=unsupported("none"))
+
+
+class ClaimsReplay(HonestReceiver):
+    """Declares replay, and refuses it."""
+
+    def replay(self, since: Replay) -> None:
+        raise UnsupportedCapability("memory does not support replay")
+
+
+class TakesAnySize(HonestDriver):
+    """Declares a limit, and takes what is larger."""
+
+    capabilities = replace(HonestDriver.capabilities, max_message_bytes=1_000_000)
+
+    def check(self, message: Message, destination: Destination) -> None:
+        pass
+
+
+class ClosesEverybody(HonestDriver):
+    """Closing one connection closes the consumers of all."""
+
+    _consumers: ClassVar[WeakKeyDictionary[MemoryServer, list[HonestReceiver]]] = WeakKeyDictionary()
+
+    def receiver(self, source: Source, options: ConsumerOptions) -> HonestReceiver:
+        receiver = super().receiver(source, options)
+        self._consumers.setdefault(self.server, []).append(receiver)
+        return receiver
+
+    def close(self) -> None:
+        for receiver in self._consumers.pop(self.server, []):
+            receiver.close()
+        super().close()
+
+
+class StarvesTheSecond(HonestDriver):
+    """Gives all messages of a source to the consumer that came first."""
+
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        self._first: set[str] = set()
+
+    def receiver(self, source: Source, options: ConsumerOptions) -> HonestReceiver:
+        receiver = super().receiver(source, options)
+        if source.name in self._first:
+            receiver.pause()
+        self._first.add(source.name)
+        return receiver

@@ -236,3 +236,18 @@ class PingsAnyway(LineDriver):
 
     def ping(self) -> None:
         pass
+
+
+class AcksWaitForTheBroker(LineReceiver):
+    """Does not return from ack before the broker can be reached."""
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        self.line.wait_up(600)
+        super().ack(deliveries)
+
+
+class FlushesWhileDown(LineReceiver):
+    """Says that acks are carried out which were lost with the line."""
+
+    def flush(self, timeout: float) -> None:
+        pass

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from threading import Thread, current_thread
 from typing import Any
 
 from messaging.delivery import Delivery
 from messaging.driver import Replay
-from messaging.topology import Queue
+from messaging.errors import DestinationNotFound
+from messaging.topology import Queue, Source
 from messaging_contract.saboteurs.wrap import HonestReceiver
 
 
@@ -264,5 +266,68 @@ class LosesUnreadOnClose(HonestReceiver):
     def close(self) -> None:
         try:
             self.inner.ack(self._spare)
+        finally:
+            self.inner.close()
+
+
+class DeadLettersUnconfirmed(HonestReceiver):
+    """Acks what is rejected though the dead letter could not be stored."""
+
+    def reject(self, deliveries: Sequence[Delivery], reason: str) -> None:
+        queue = self.source.dead_letter
+        try:
+            if queue is not None:
+                self.server.store(Source(queue))
+        except DestinationNotFound:
+            self.inner.ack(deliveries)
+        else:
+            self.inner.reject(deliveries, reason)
+
+
+class NacksAtOnce(HonestReceiver):
+    """Brings a nacked message back without its delay."""
+
+    def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
+        super().nack(deliveries, 0.0)
+
+
+class SkipsAttempts(HonestReceiver):
+    """Counts attempts 1, 3, 5."""
+
+    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
+        deliveries = super().receive(max_messages, timeout)
+        for delivery in deliveries:
+            delivery.attempt = 2 * delivery.attempt - 1
+        return deliveries
+
+
+class BelongsToOneThread(HonestReceiver):
+    """Settles only in the thread that received, as a client does that is not thread-safe."""
+
+    _thread: Thread | None = None
+
+    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
+        self._thread = current_thread()
+        return super().receive(max_messages, timeout)
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        if self._thread is current_thread():
+            super().ack(deliveries)
+
+
+class AcksWhenItCloses(HonestReceiver):
+    """Keeps acks to itself until it is closed, and has nothing to flush."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._acked: list[Delivery] = []
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        self.inner.extend(deliveries[0], 30.0)  # which a closed one refuses
+        self._acked += deliveries
+
+    def close(self) -> None:
+        try:
+            self.inner.ack(self._acked)
         finally:
             self.inner.close()

@@ -165,3 +165,18 @@ class ForgetsOneFailure(HonestSender):
                 done(index, None)
 
         super().send(messages, outgoing, only_good)
+
+
+class SwallowsBatchFailures(HonestSender):
+    """Confirms every message of a batch, whatever happened."""
+
+    def send(self, messages: Sequence[Message], outgoing: Outgoing, done: Done) -> None:
+        single = len(messages) == 1
+        super().send(messages, outgoing, lambda index, error: done(index, error if single else None))
+
+
+class CutsOffHeaders(ChangesMessages):
+    """Carries only so much of a header."""
+
+    def change(self, message: Message) -> Message:
+        return replace(message, headers={name: value[:50_000] for name, value in message.headers.items()})
