@@ -84,8 +84,11 @@ def open_broker(target: str) -> Harness:
         return _moto_process()
     if "://" not in target and ":" in target:
         module, _, function = target.partition(":")
-        harness: Harness = getattr(import_module(module), function)()
-        return harness
+        try:
+            make: Callable[[], Harness] = getattr(import_module(module), function)
+        except (ImportError, AttributeError) as error:
+            raise ConfigurationError(f"{target!r} is not a module and a function in it: {error}") from error
+        return make()
     harness = url_harness(target)
     try:
         harness.broker.ping()

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import html
 import json
+import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 from messaging_contract.clause import Clause
 from messaging_contract.runner import Outcome, Result
 
 FORMATS = ("md", "json", "html")
+
+_EXPLAINED = {
+    Outcome.FAILED: "Failures",
+    Outcome.EMULATED: "How it is emulated",
+    Outcome.REFUSED: "Why it is refused",
+    Outcome.NOT_RUN: "Why it was not run",
+}
+"""The outcomes whose details are told below the table, worst first."""
 
 _COLOUR = {
     Outcome.PASS: "#1a7f37",
@@ -73,22 +84,38 @@ def summary(matrix: Matrix, broker: str) -> str:
 
 
 def markdown(matrix: Matrix) -> str:
-    lines = ["# Contract report", ""]
+    lines = ["# Contract report", "", _made(), ""]
     lines += [f"- **{broker}**: {_cell(summary(matrix, broker))}" for broker in matrix.brokers]
     lines += ["", f"| clause | {' | '.join(map(_cell, matrix.brokers))} |", f"|---|{'---|' * len(matrix.brokers)}"]
     for clause in matrix.clauses:
         cells = [matrix.outcome(clause.id, broker).outcome.value for broker in matrix.brokers]
         lines.append(f"| `{clause.id}` {_cell(clause.sentence)} | {' | '.join(cells)} |")
-    notes = [r for r in matrix.results if r.outcome is Outcome.FAILED]
-    if notes:
-        lines += ["", "## Failures", ""]
-        lines += [f"- `{r.clause}` on {r.broker}: {_cell(r.detail)}" for r in notes]
+    for outcome, title in _EXPLAINED.items():
+        if notes := _notes(matrix, outcome):
+            lines += ["", f"## {title}", ""]
+            lines += [f"- {', '.join(f'`{id}`' for id in ids)} on {broker}: {_cell(d)}" for (broker, d), ids in notes]
     return "\n".join(lines) + "\n"
+
+
+def _notes(matrix: Matrix, outcome: Outcome) -> list[tuple[tuple[str, str], list[str]]]:
+    """The details of all results with that outcome, each once a broker, with the clauses it is about."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for result in matrix.results:
+        if result.outcome is outcome and result.detail:
+            found.setdefault((result.broker, result.detail), []).append(result.clause)
+    return list(found.items())
+
+
+def _made() -> str:
+    """When, and with what."""
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"{now}, anybroker {version('anybroker')}, Python {platform.python_version()}, {platform.platform()}"
 
 
 def as_json(matrix: Matrix) -> str:
     return json.dumps(
         {
+            "made": _made(),
             "brokers": [
                 {
                     "name": broker,
@@ -140,10 +167,22 @@ def as_html(matrix: Matrix) -> str:
         "<!doctype html><html lang=en><meta charset=utf-8><title>Contract report</title>"
         "<style>body{font:14px system-ui;margin:2em}table{border-collapse:collapse}td,th{padding:.3em .6em;"
         "border-bottom:1px solid #ddd;text-align:left;vertical-align:top}th{position:sticky;top:0;background:#fff}"
-        "code{white-space:nowrap}</style>"
-        f"<h1>Contract report</h1><ul>{lines}</ul><table><tr><th>clause</th><th></th>{head}</tr>\n"
-        f"{rows}</table></html>\n"
+        "code{white-space:nowrap}pre{white-space:pre-wrap;margin:.3em 0}</style>"
+        f"<h1>Contract report</h1><p>{html.escape(_made())}</p><ul>{lines}</ul>"
+        f"<table><tr><th>clause</th><th></th>{head}</tr>\n{rows}</table>\n{_html_notes(matrix)}</html>\n"
     )
+
+
+def _html_notes(matrix: Matrix) -> str:
+    parts = []
+    for outcome, title in _EXPLAINED.items():
+        if notes := _notes(matrix, outcome):
+            parts.append(f"<h2>{title}</h2>\n<ul>")
+            for (broker, detail), ids in notes:
+                clauses = ", ".join(f"<code>{html.escape(id)}</code>" for id in ids)
+                parts.append(f"<li>{clauses} on {html.escape(broker)}:<pre>{html.escape(detail)}</pre></li>\n")
+            parts.append("</ul>\n")
+    return "".join(parts)
 
 
 def _html_row(matrix: Matrix, clause: Clause) -> str:

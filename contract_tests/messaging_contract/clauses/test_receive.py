@@ -310,8 +310,9 @@ def test_close_ends_blocked_receive(bench: Bench) -> None:
         thread.start()
     threads[0].join(0.3)
     assert all(thread.is_alive() for thread in threads)
-    consumer.close()
-    for thread in threads:
+    closing = Thread(target=consumer.close, daemon=True)
+    closing.start()
+    for thread in (*threads, closing):
         thread.join(bench.patience)
         assert not thread.is_alive()
     assert all(each in (Closed, []) for each in outcome)

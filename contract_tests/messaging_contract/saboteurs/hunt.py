@@ -27,7 +27,7 @@ _PROOF = (AssertionError, pytest.fail.Exception, MessagingError, TimeoutError)
 """How a clause finds a defect: something does not hold, raises what it should not, or does not come. Anything else
 is a saboteur that fell over its own feet, which proves nothing about the clause."""
 
-_AT_ONCE = 4
+_AT_ONCE = 10
 """Saboteurs tried at a time: most of the time is spent waiting for messages that do not come."""
 
 _NOT_HERE = frozenset({"lifecycle.nothing-left-running"})
