@@ -67,7 +67,7 @@ class LineSender(HonestSender):
 
     def close(self, timeout: float) -> None:
         for thread in self._later:
-            thread.join(timeout)
+            thread.join(timeout + 5.0)  # it gives up at its own deadline, and needs a moment to say so
         super().close(timeout)
 
     def _send_later(self, messages: Sequence[Message], outgoing: Outgoing, done: Done, deadline: float) -> None:

@@ -1,0 +1,108 @@
+"""The command and the pytest plugin as somebody else uses them: exit status, what is said, harnesses of one's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HARNESS = """
+from dataclasses import replace
+
+import messaging
+from messaging.capabilities import unsupported
+from messaging_contract.harness import Harness
+from messaging_memory import MemoryDriver, MemoryServer
+
+
+def honest():
+    server = MemoryServer()
+    return Harness("mine", lambda **options: messaging.connect("memory://", **{"server": server, **options}), quiet=0.1)
+
+
+class Liar(MemoryDriver):
+    capabilities = replace(MemoryDriver.capabilities, ttl=unsupported("so it says"))
+
+
+def lying():
+    server = MemoryServer()
+
+    def connect(topology=None, create=True, **options):
+        driver = Liar(Liar.Options(server=server))
+        driver.open()
+        broker = messaging.Broker(driver, create=create)
+        broker.declare(messaging.Topology.of(topology))
+        return broker
+
+    return Harness("mine", connect, quiet=0.1)
+"""
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    (folder / "harnesses.py").write_text(HARNESS)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MESSAGING_", "PYTEST_"))}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**kept, "PYTHONPATH": str(folder), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def suite(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run(folder, "-m", "messaging_contract", *arguments, **environment)
+
+
+def test_a_harness_of_ones_own(tmp_path: Path) -> None:
+    ended = suite(tmp_path, "--broker", "harnesses:honest", "-k", "publish.round-trip or meta", "--report", "r.json")
+    assert ended.returncode == 0, ended.stdout
+    assert "publish.round-trip        pass" in ended.stdout
+    assert (tmp_path / "r.json").exists()
+
+
+def test_an_adapter_that_lies_is_found(tmp_path: Path) -> None:
+    ended = suite(tmp_path, "--broker", "harnesses:lying", "-k", "publish.ttl-expired or meta.unsupported")
+    assert ended.returncode == 1
+    assert "meta.unsupported-refuses  failed" in ended.stdout
+    assert "publish.ttl-expired       failed" in ended.stdout
+
+
+def test_as_a_pytest_plugin(tmp_path: Path) -> None:
+    ended = run(
+        tmp_path, "-m", "pytest", "--pyargs", "messaging_contract", "--broker", "memory://", "-k", "publish.round-trip",
+        "--contract-report", "r.html",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout
+    assert "publish.round-trip  pass" in ended.stdout
+    assert "publish.round-trip" in (tmp_path / "r.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("require", "status", "outcome"), [([], 0, "not run"), (["--require"], 1, "failed")])
+def test_without_a_container_engine(tmp_path: Path, require: list[str], status: int, outcome: str) -> None:
+    ended = suite(
+        tmp_path, "--containers", "rabbitmq", "-k", "meta.name", *require, DOCKER_HOST="tcp://127.0.0.1:1"
+    )  # fmt: skip
+    assert ended.returncode == status, ended.stdout
+    assert f"meta.name  {outcome}" in ended.stdout
+    assert "Start Docker" in ended.stdout
+
+
+@pytest.mark.parametrize("broker", ["memory://", "harnesses:honest"])
+def test_nothing_that_matches_is_no_success(tmp_path: Path, broker: str) -> None:
+    assert suite(tmp_path, "--broker", broker, "-k", "no_such_clause").returncode != 0
+
+
+def test_wrong_arguments(tmp_path: Path) -> None:
+    for arguments in (["--containers", "rabitmq"], ["--broker", "memory://", "--report", "r.pdf"]):
+        ended = suite(tmp_path, *arguments)
+        assert ended.returncode == 2
+        assert "error:" in ended.stderr
+    ended = suite(tmp_path, "--broker", "harnesses:absent", "-k", "meta.name")
+    assert ended.returncode == 1
+    assert "is not a module and a function in it" in ended.stdout
