@@ -73,14 +73,20 @@ def run_clause(clause: Clause, harness: Harness) -> tuple[Outcome, str]:
 
 
 def _run(clause: Clause, bench: Bench, check: Check) -> None:
+    def clean_up() -> None:
+        _within(min(60.0, clause.deadline), f"cleaning up after {clause.id}", bench.close)
+
     try:
         _within(clause.deadline, clause.id, lambda: check(bench))
     except BaseException as error:
         if len(clause.on) > 1:
             error.add_note(f"on a {bench.kind}")
+        try:
+            clean_up()
+        except BaseException as second:  # often for the same reason; the first one says more
+            error.add_note(f"then {type(second).__name__}: {second}")
         raise
-    finally:
-        _within(60.0, f"cleaning up after {clause.id}", bench.close)
+    clean_up()
 
 
 def _within(seconds: float, what: str, call: Callable[[], None]) -> None:

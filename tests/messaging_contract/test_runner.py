@@ -82,3 +82,16 @@ def test_what_a_clause_left_open_is_closed_and_deleted() -> None:
     harness = memory_harness()
     run_clause(clause(leave), harness)
     assert harness.broker.topology.get(names[0]) is None
+
+
+def test_what_cleaning_up_raises_does_not_hide_why_the_clause_failed() -> None:
+    def fail(bench: Bench) -> None:
+        bench._stack.callback(nothing_to_close)
+        raise AssertionError("the reason")
+
+    def nothing_to_close() -> None:
+        raise OSError("the aftermath")
+
+    with pytest.raises(AssertionError, match="the reason") as raised:
+        run_clause(clause(fail), memory_harness())
+    assert raised.value.__notes__ == ["then OSError: the aftermath"]
