@@ -78,9 +78,11 @@ class AsyncPool:
             pass
         except asyncio.CancelledError:
             if not self._cancelled:
-                self.error = RuntimeError("a handler cancelled the task it runs in, which is the worker's")
+                self.error = self.error or RuntimeError(
+                    "a handler cancelled the task it runs in, which is the worker's"
+                )
         except BaseException as error:
-            self.error = error
+            self.error = self.error or error
         finally:
             self._stopping.set()
 
@@ -90,7 +92,7 @@ class AsyncPool:
         self._tasks = [asyncio.create_task(self._handle(work)) for _ in range(self._concurrency)]
         with ThreadPoolExecutor(1, f"{self._name}-receive") as executor:
             try:
-                # A task ends early only by what a handler may not raise: SystemExit and the like.
+                # A task ends early only by what a handler may not raise: SystemExit, or its own cancellation.
                 while not self._stopping.is_set() and not any(task.done() for task in self._tasks):
                     batch = await self._loop.run_in_executor(executor, partial(receive, self._consumer, 100))
                     for delivery in batch:
@@ -121,6 +123,12 @@ class AsyncPool:
             try:
                 if await self._begin(delivery):
                     await self._handling.run_async(delivery)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # out of the task, SystemExit would tear the loop down under the others
+                self.error = self.error or error
+                self._stopping.set()
+                return
             finally:
                 with self._changed:
                     self._running -= 1
