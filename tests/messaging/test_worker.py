@@ -1,0 +1,186 @@
+"""The worker's ways to end, and handlers that behave badly, on the memory broker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import messaging
+from messaging import Broker, ConfigurationError, Delivery, RetryPolicy, Worker
+from messaging.topology import Queue
+
+Eventually = Callable[..., None]
+
+ONCE = RetryPolicy(attempts=1)
+TWICE = RetryPolicy(attempts=2, delays=(0.0,))
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with messaging.connect("memory://", topology=Queue("q")) as broker:
+        yield broker
+
+
+def dead_letters(broker: Broker) -> int:
+    return broker.dead_letter_depth("q")
+
+
+@pytest.mark.usefixtures("no_threads_left")
+def test_repeated_sigterm_does_not_cut_the_drain_off(broker: Broker) -> None:
+    worker, finished = Worker(broker), threading.Event()
+
+    @worker.on("q")
+    def handle(_delivery: Delivery) -> None:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+            worker._stop.wait(10)
+        finished.set()
+
+    before = signal.getsignal(signal.SIGTERM)
+    broker.publish("q", 1)
+    worker.run()
+    assert finished.is_set()
+    assert broker.depth("q") == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_second_interrupt_does_not_wait_for_handlers(broker: Broker) -> None:
+    worker, go_on = Worker(broker, drain_timeout=60), threading.Event()
+
+    @worker.on("q")
+    def handle(_delivery: Delivery) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        worker._stop.wait(10)
+        os.kill(os.getpid(), signal.SIGINT)
+        go_on.wait(60)
+
+    broker.publish("q", 1)
+    with pytest.raises(KeyboardInterrupt):
+        worker.run()
+    go_on.set()
+    with broker.subscribe("q") as consumer:
+        [delivery] = consumer.receive(1, 10)  # nothing was settled
+        delivery.ack()
+
+
+def test_a_request_before_run_stops_it_at_once(broker: Broker) -> None:
+    worker = Worker(broker)
+    worker.on("q")(lambda _delivery: None)
+    worker.request_stop()
+    worker.run()
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_what_ends_a_registration_is_raised_by_run(broker: Broker, concurrency: int) -> None:
+    worker = Worker(broker)
+    worker.on("q", concurrency=concurrency)(lambda _delivery: broker.delete(Queue("q")))
+    broker.publish("q", 1)
+    with pytest.raises(messaging.DestinationNotFound):
+        worker.run()
+
+
+class Unspeakable(Exception):
+    """Cannot be told."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def test_an_error_that_cannot_be_told(broker: Broker, eventually: Eventually) -> None:
+    worker = Worker(broker)
+
+    @worker.on("q", retry=ONCE)
+    def handle(_delivery: Delivery) -> None:
+        raise Unspeakable
+
+    with worker:
+        broker.publish("q", 1)
+        eventually(lambda: dead_letters(broker) == 1)
+
+
+async def without_argument() -> None:
+    """Not a handler."""
+
+
+def plain_without_argument() -> None:
+    """Not a handler."""
+
+
+@pytest.mark.parametrize("handler", [without_argument, plain_without_argument])
+def test_a_handler_that_cannot_be_called_fails_like_any_other(
+    broker: Broker, eventually: Eventually, handler: Callable[[], object]
+) -> None:
+    worker = Worker(broker)
+    worker.on("q", retry=ONCE)(handler)  # type: ignore[arg-type]
+    with worker:
+        broker.publish("q", 1)
+        eventually(lambda: dead_letters(broker) == 1)
+
+
+def test_a_coroutine_handler_that_cancels_its_own_task_is_told(broker: Broker) -> None:
+    worker = Worker(broker)
+
+    @worker.on("q", retry=TWICE)
+    async def handle(_delivery: Delivery) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(10)
+
+    broker.publish("q", 1)
+    with pytest.raises(RuntimeError, match="cancelled the task it runs in"):
+        worker.run()
+    assert broker.depth("q") == 1
+
+
+@pytest.mark.usefixtures("no_threads_left")
+def test_what_ends_one_coroutine_handler_lets_the_others_finish(broker: Broker) -> None:
+    worker, finished = Worker(broker), []
+    both = asyncio.Barrier
+
+    @worker.on("q", concurrency=2)
+    async def handle(delivery: Delivery) -> None:
+        nonlocal meeting
+        meeting = meeting or both(2)
+        await meeting.wait()
+        if delivery.value == "exit":
+            raise SystemExit(3)
+        await asyncio.sleep(0.05)
+        finished.append(delivery.value)
+
+    meeting: asyncio.Barrier | None = None
+    broker.publish_many("q", ["exit", "other"])
+    with pytest.raises(SystemExit):
+        worker.run()
+    assert finished == ["other"]
+    assert broker.depth("q") == 1
+
+
+def test_generators_and_bad_concurrency_are_refused(broker: Broker) -> None:
+    worker = Worker(broker)
+
+    def yields(_delivery: Delivery) -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(ConfigurationError, match="yield"):
+        worker.on("q")(yields)
+    with pytest.raises(ConfigurationError, match="concurrency"):
+        worker.on("q", concurrency=0)
+    with pytest.raises(ConfigurationError, match="no handler"):
+        worker.start()
+
+
+def test_start_that_fails_leaves_nothing_running(broker: Broker) -> None:
+    worker = Worker(broker)
+    worker.on("q")(lambda _delivery: None)
+    worker.on("q", prefetch=0)(lambda _delivery: None)
+    before = threading.active_count()
+    with pytest.raises(ConfigurationError, match="prefetch"):
+        worker.start()
+    assert threading.active_count() == before
+    assert worker.stop(1)
