@@ -715,6 +715,38 @@ def test_killed_consumer(bench: Bench) -> None:
     assert len(ledger.missing) <= 1, f"{len(ledger.missing)} of 8 missing, though the killed consumer acked only one"
 
 
+_PUBLISHER = """
+import os, sys
+import messaging
+url, kind, name, id, test_id = sys.argv[1:]
+destination = messaging.Queue(name) if kind == "queue" else messaging.Topic(name)
+broker = messaging.connect(url, topology=destination)
+for number in range(3):
+    broker.publish(name, number, key="k", id=f"{id}-{number}", headers={"test-id": test_id})
+os._exit(0)
+"""
+
+
+@clause(
+    "faults.killed-publisher",
+    "What publish returned for is stored, though its process ends right then without closing anything.",
+    anchors=[5],
+    failures=[2, 4],
+    controls="remote",
+    deadline=120,
+)
+def test_killed_publisher(bench: Bench) -> None:
+    remote = bench.harness.remote
+    assert remote is not None
+    source, ledger = bench.source(), bench.ledger()
+    messages = [ledger.message(number, key="k", id=f"{bench.test_id}-killed-{number}") for number in range(3)]
+    arguments = (remote, bench.kind, source.destination.name, f"{bench.test_id}-killed", bench.test_id)
+    subprocess.run([sys.executable, "-c", _PUBLISHER, *arguments], check=True, timeout=90)
+    ledger.confirm(message.id for message in messages)
+    bench.take(bench.consume(source), ledger, ack=True)
+    ledger.check()
+
+
 @clause(
     "faults.source-deleted",
     "A consumer whose source was deleted says so, or goes on once it is there again; it never just idles.",

@@ -114,12 +114,12 @@ def test_competing_consumers(bench: Bench) -> None:
     def work(consumer: Consumer) -> None:
         deadline = time.monotonic() + bench.patience
         while ledger.missing and time.monotonic() < deadline:
-            for delivery in consumer.receive(5, 0.3):
-                with lock:
-                    if delivery.key in holding:
-                        overlaps.append(delivery.id)
-                    holding.add(delivery.key)
-                    ledger.receive([delivery])
+            batch = consumer.receive(5, 0.3)
+            with lock:
+                overlaps.extend(delivery.id for delivery in batch if delivery.key in holding)
+                holding.update(delivery.key for delivery in batch)
+                ledger.receive(batch)
+            for delivery in batch:
                 with lock:
                     holding.discard(delivery.key)
                 delivery.ack()
