@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -180,7 +180,7 @@ class AsyncConsumer(_OfOneLoop):
         self.sync = consumer
         """The consumer underneath, for what is not mirrored here."""
         self._executor = ThreadPoolExecutor(1, "messaging-receive")
-        self._pending: Awaitable[list[Delivery]] | None = None
+        self._pending: asyncio.Future[list[Delivery]] | None = None
         self._left: deque[Delivery] = deque()
         self._turn = asyncio.Lock()
 
@@ -246,6 +246,10 @@ class AsyncConsumer(_OfOneLoop):
 
     async def replay(self, since: Replay | datetime) -> None:
         """As `Consumer.replay`."""
+        self._check_loop()
+        if self._pending is not None:  # of a receive that was cancelled: what it brings is from before
+            await asyncio.wait([self._pending])
+            self._pending = None
         self._left.clear()
         await self._call(self.sync.replay, since)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from messaging import Closed, ConfigurationError, Queue, aio
+from messaging import Closed, ConfigurationError, Queue, Topic, aio
 
 
 @asynccontextmanager
@@ -97,3 +97,23 @@ def test_another_loop_is_refused_everywhere() -> None:
 
     run(use())
     broker.sync.close()
+
+
+def test_replay_forgets_what_a_cancelled_receive_brings() -> None:
+    async def check() -> None:
+        async with await aio.connect("memory://", topology=Topic("t", "g")) as broker:
+            consumer = await broker.subscribe("t", "g")
+            waiting = asyncio.create_task(consumer.receive(10, 10))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            await broker.publish_many("t", [1, 2, 3])
+            await consumer.replay("beginning")
+            values = []
+            while batch := await consumer.receive(10, 0.2):
+                values += [delivery.value for delivery in batch]
+                await asyncio.to_thread(consumer.sync.ack, batch)
+            assert values == [1, 2, 3]
+
+    run(check())
