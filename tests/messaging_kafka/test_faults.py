@@ -101,6 +101,7 @@ def test_a_publish_has_its_deadline_while_the_broker_is_away(
     assert [r.value() for r in cluster.records(name) if r.value() != b"lost"] == [b"before", b"first", b"after"]
 
 
+@pytest.mark.only("kafka:4.2")
 def test_close_is_bounded_and_settlements_that_did_not_arrive_are_undone(
     connect: Connect, cluster: Cluster, name: str, link: Link
 ) -> None:

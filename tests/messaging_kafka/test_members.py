@@ -63,6 +63,7 @@ def member(url: str, name: str) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
+@pytest.mark.only("kafka:4.2")
 def test_a_killed_members_messages_come_again_from_the_watermark(
     connect: Connect, cluster: Cluster, name: str, member: subprocess.Popen[str]
 ) -> None:
