@@ -143,7 +143,7 @@ def test_a_publish_has_its_deadline_while_the_broker_is_away(
         began = time.monotonic()
         [error] = publish(sender, queue, message())
         assert isinstance(error, PublishTimeout)
-        assert 0.4 < time.monotonic() - began < 2
+        assert 0.4 < time.monotonic() - began < 10  # the default is 30
         with pytest.raises(BrokerUnavailable):
             RabbitMQDriver(driver.options).open()
         proxy.resume()

@@ -17,6 +17,8 @@ from .test_messages import take
 
 Connect = Callable[..., Broker]
 
+pytestmark = pytest.mark.only("sqs:ministack", "sqs:moto-process")
+
 
 def handle_all(consumer: Consumer, count: int, seen: dict[str, list[int]], within: float = 30.0) -> None:
     deadline = time.monotonic() + within
