@@ -89,13 +89,13 @@ def test_a_publish_has_its_deadline_while_the_broker_is_away(
 ) -> None:
     broker = connect(one_partition(name))
     broker.publish(name, b"before")
-    with broker.producer(timeout=1.0) as producer:
+    with broker.producer(timeout=3.0) as producer:
         producer.publish(name, b"first")
         link.cut()
         start = time.monotonic()
         with pytest.raises(PublishTimeout):
             producer.publish(name, b"lost")
-        assert time.monotonic() - start < 10  # the default is 30
+        assert time.monotonic() - start < 20  # the default is 30
         link.resume()
         broker.publish(name, b"after")
     assert [r.value() for r in cluster.records(name) if r.value() != b"lost"] == [b"before", b"first", b"after"]
