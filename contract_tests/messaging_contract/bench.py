@@ -199,12 +199,15 @@ class Bench:
             own = [d for d in self.receive(consumer, 100, left) if ledger.owns(d)]
             assert not own, f"{consumer.source} delivered {own} where nothing was to come"
 
-    def eventually(self, condition: Callable[[], bool], what: str, timeout: float | None = None) -> None:
-        """Waits until `condition` holds; fails with `what` at the deadline."""
+    def eventually(
+        self, condition: Callable[[], bool], what: str | Callable[[], str], timeout: float | None = None
+    ) -> None:
+        """Waits until `condition` holds; fails with `what`, or what it returns then, at the deadline."""
         limit = self.patience if timeout is None else timeout
         deadline = time.monotonic() + limit
         while not condition():
-            assert time.monotonic() < deadline, f"not within {limit:g} s: {what}"
+            if time.monotonic() >= deadline:
+                raise AssertionError(f"not within {limit:g} s: {what if isinstance(what, str) else what()}")
             time.sleep(0.02)
 
     def close(self) -> None:

@@ -115,7 +115,9 @@ class TcpProxy:
                 self._sockets |= {client, server}
                 self._threads = [thread for thread in self._threads if thread.is_alive()]
                 for source, target in ((client, server), (server, client)):
-                    thread = Thread(target=self._carry, args=(source, target), daemon=True)
+                    thread = Thread(
+                        target=self._carry, args=(source, target), name=f"proxy-{self.port}-carry", daemon=True
+                    )
                     self._threads.append(thread)
                     thread.start()
         if cut:
