@@ -49,8 +49,9 @@ class Harness:
     restart: stops the broker and starts it again; messages survive. pause, unpause: freezes the broker.
     link: a new breakable connection. at: the URL of the same kind of broker at another host and port.
     several_hosts: a URL that names a dead host before the live one. wrong_credentials: a URL with credentials that
-    the broker refuses. foreign: see `Foreign`. url: a URL that `messaging.connect` takes; remote: one that other
-    processes can use to reach the same broker.
+    the broker refuses. one_consumer_a_key: None for an emulator that gives the messages of a key to two consumers at
+    once, which no broker does. foreign: see `Foreign`. url: a URL that `messaging.connect` takes; remote: one that
+    other processes can use to reach the same broker.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Harness:
     remote: str | None = None
     several_hosts: str | None = None
     wrong_credentials: str | None = None
+    one_consumer_a_key: bool | None = True
     foreign: Foreign | None = None
     closing: list[Callable[[], None]] = field(default_factory=list)
     _shared: Broker | None = field(default=None, repr=False)

@@ -101,6 +101,7 @@ def test_other_keys_go_on(bench: Bench) -> None:
     "Several consumers of one ordered source keep the order of each key, and never hold two messages of a key.",
     anchors=[62, 65, 69],
     needs="ordering",
+    controls="one_consumer_a_key",
     deadline=120,
 )
 def test_competing_consumers(bench: Bench) -> None:
