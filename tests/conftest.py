@@ -8,10 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from messaging_contract.harness import Harness
 
 from .brokers import BROKERS, CONTAINERS, Brokers
+
+# How long an example takes is not what these tests are about, and depends on what else the machine does.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -120,7 +120,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(STEPS)
 def test_order_holds_whatever_is_done(steps: list[tuple[str, int]]) -> None:
     """Two consumers, random settlements and reopenings: the acks of each key happen in publish order, each once."""

@@ -111,4 +111,4 @@ class OrderedStoreMachine(StoreMachine):
 
 TestStore = StoreMachine.TestCase
 TestOrderedStore = OrderedStoreMachine.TestCase
-TestStore.settings = TestOrderedStore.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestStore.settings = TestOrderedStore.settings = settings(max_examples=60, stateful_step_count=40)
