@@ -159,6 +159,7 @@ def test_a_message_whose_dead_letter_is_refused_stays(connect: Connect, cluster:
         delivery.reject("no good")
         with pytest.raises(SettleFailed, match="stays"):
             take(consumer, 1)
+        consumer.flush()
         assert cluster.committed(f"{name}--g", name) == {0: 0}
         assert cluster.records(f"{name}--g--dlq") == []
         (again,) = take(consumer, 1)

@@ -117,6 +117,40 @@ def test_unavailable(bench: Bench) -> None:
 
 
 @clause(
+    "dead_letter.unavailable-at-close",
+    "A message rejected while its dead-letter queue is gone is still in its source when its consumer goes away.",
+    anchors=[83],
+    failures=[23],
+    needs="dead_letter",
+    deadline=180,
+)
+def test_unavailable_at_close(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    bench.settlements_may_fail = True
+    lease: dict[str, Any] = {"lease": 2.0} if bench.able.lease else {}
+    other = bench.connect(topology=source.destination)
+    consumer = bench.consume(source, broker=other, **lease)
+    ledger.publish(bench.broker, source.destination, ledger.messages(3))
+    held = bench.take(consumer, ledger, 3)
+    bench.broker.delete(Queue(f"{source.name}--dlq", dead_letter=False))
+    for delivery in held:
+        delivery.reject("nowhere to go")
+    with suppress(SettleFailed, BrokerUnavailable):
+        consumer.flush(3.0)
+    other.close()
+    bench.broker.declare(source.destination)
+    second, graveyard = bench.consume(source), bench.dead_letters(source)
+    left, dead = ledger.view("left"), ledger.view("dead")
+
+    def found() -> bool:
+        for reading, view in ((second, left), (graveyard, dead)):
+            reading.ack(view.receive(bench.receive(reading, 10, 0.2)))
+        return {delivery.id for delivery in held} <= {*left.received, *dead.received}
+
+    bench.eventually(found, "every rejected message to be somewhere", 2 * bench.patience)
+
+
+@clause(
     "dead_letter.own-group",
     "Each group has its own dead-letter queue; the same message may be rejected by one and handled by another.",
     anchors=[68, 80],
