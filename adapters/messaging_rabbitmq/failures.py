@@ -38,6 +38,15 @@ def connect_failure(error: BaseException, address: str, username: str, vhost: st
                 f"RabbitMQ at {address} has no virtual host {vhost!r}: create it, or correct the URL's path"
             )
         return _because(failure, error)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        hint = "name the file of its authority in SSL_CERT_FILE, or connect to the host that the certificate is for"
+        return _because(
+            ConfigurationError(f"RabbitMQ at {address} shows a certificate that cannot be verified: {hint}"), error
+        )
+    if "WRONG_VERSION_NUMBER" in text:
+        return _because(
+            ConfigurationError(f"{address} does not speak TLS: use RabbitMQ's TLS port, or leave out 'tls'"), error
+        )
     return _because(
         BrokerUnavailable(f"RabbitMQ at {address} cannot be reached ({text[:200]}): is it running there?"), error
     )

@@ -92,6 +92,11 @@ def test_nobody_listens(options: RabbitMQOptions) -> None:
         pass
 
 
+def test_tls_where_there_is_none(options: RabbitMQOptions) -> None:
+    with pytest.raises(ConfigurationError, match="TLS"), opened(options, tls=True):
+        pass
+
+
 def test_nobody_answers(options: RabbitMQOptions) -> None:
     from messaging_contract.proxy import TcpProxy
 
