@@ -87,6 +87,9 @@ class Leases:
         Returns the others of its group that are still held, now lost too: handled before the lost one, which
         comes again, they would be out of order. The caller gives them back.
         """
+        if lease.lost:
+            # Found again, in the buffer: what is held of its group by now came after it was given back.
+            return []
         lease.lost = True
         self._remove(lease)
         if lease.group is None:
