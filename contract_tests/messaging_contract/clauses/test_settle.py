@@ -106,6 +106,8 @@ def test_nack_own_group_only(bench: Bench) -> None:
     seen = ledger.view("two")
     bench.take(two, seen, ack=True)
     bench.one(one, ledger).nack()
+    if bench.able.nack_delay:
+        bench.one(one, ledger).nack(delay=bench.seconds(0.2))
     bench.one(one, ledger).ack()
     bench.quiet(two, seen)
     bench.quiet(one, ledger)
