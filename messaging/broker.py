@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
-from threading import RLock
+from threading import RLock, Thread
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -241,8 +241,7 @@ class Broker:
             stack.callback(self._driver.close)
             for producer in producers:
                 stack.callback(producer.close)
-            for consumer in consumers:
-                stack.callback(consumer.close)
+            stack.callback(_close_together, consumers)
 
     def __enter__(self) -> Self:
         return self
@@ -349,6 +348,27 @@ class Broker:
 
 
 _living: weakref.WeakSet[Broker] = weakref.WeakSet()
+
+
+def _close_together(consumers: list[Consumer]) -> None:
+    """Each takes a moment to say goodbye, so all say it at once. Raises one of the errors, after all are closed."""
+    errors: list[BaseException] = []
+
+    def close(consumer: Consumer) -> None:
+        try:
+            consumer.close()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [Thread(target=close, args=(consumer,), name="messaging-close") for consumer in consumers[1:]]
+    for thread in threads:
+        thread.start()
+    for consumer in consumers[:1]:
+        close(consumer)
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def _close_in_child() -> None:

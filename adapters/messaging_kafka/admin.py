@@ -130,17 +130,18 @@ class Admin:
 
     def replication(self, topic: str) -> int:
         """How many brokers keep each partition of `topic`, at least."""
-        futures = self._call(
-            lambda: self.client.describe_topics(TopicCollection([topic]), request_timeout=self._timeout)
-        )
-        return min(len(p.replicas) for p in self._result(futures[topic], f"topic {topic!r}").partitions)
+        return min(len(p.replicas) for p in self._result(self.ask_topic(topic), f"topic {topic!r}").partitions)
 
     def topic_id(self, topic: str) -> Any:
-        """The topic's id: it changes when a topic is deleted and made again."""
+        """The topic's id: it changes when a topic is deleted and made again. Raises DestinationNotFound."""
+        return self._result(self.ask_topic(topic), f"topic {topic!r}").topic_id
+
+    def ask_topic(self, topic: str) -> Future[Any]:
+        """The client's description of a topic, without waiting for it."""
         futures = self._call(
             lambda: self.client.describe_topics(TopicCollection([topic]), request_timeout=self._timeout)
         )
-        return self._result(futures[topic], f"topic {topic!r}").topic_id
+        return futures[topic]
 
     def learn(self, topic: str, timeout: float) -> None:
         """Checks that `topic` exists and learns what it takes. Raises DestinationNotFound."""

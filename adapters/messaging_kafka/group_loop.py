@@ -29,6 +29,7 @@ from .admin import Admin
 from .errors import translate
 from .groups import order_mark
 from .records import KafkaDelivery, type_of
+from .topic_watch import Change, TopicWatch
 from .tracker import OffsetTracker
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ class GroupLoop:
         self._parked = False
         self._full_since: float | None = None
         self._next_commit = 0.0
+        self._watch = TopicWatch(admin, topic)
         self._missing = False
         self._stop = False
         self._wake = Event()
@@ -184,6 +186,7 @@ class GroupLoop:
         if self.settled:
             self._drain()
         self._commit_when_due()
+        self._look_at_topic()
         # What waits for its time must not keep others waiting; `_GAP` bounds it, like everything above the watermark.
         room = min(self._prefetch + self._ahead - self.held + min(self._buffer.later, _GAP), _CHUNK)
         if self._paused or room <= 0:
@@ -421,11 +424,31 @@ class GroupLoop:
         if isinstance(translated, AuthenticationFailed):
             self._buffer.fail(translated)
         elif isinstance(translated, DestinationNotFound):
-            if not self._missing and self._is_gone():  # it is also reported for a topic that is still being made
-                self._missing = True
-                self._buffer.fail(DestinationNotFound(f"{self._source}: topic {self._topic!r} does not exist any more"))
+            if self._is_gone():  # it is also reported for a topic that is still being made
+                self._is_missing()
         elif error.code() != KafkaError._PARTITION_EOF:
             log.info("consumer of %s: %s", self._source, error.str())
+
+    def _look_at_topic(self) -> None:
+        change = self._watch.look()
+        if change is Change.GONE:
+            self._is_missing()
+        elif change is Change.REMADE:
+            log.warning(
+                "%s: topic %r was deleted and made again; it is read from its beginning", self._source, self._topic
+            )
+            try:
+                self.rewind(dict.fromkeys(self._trackers, 0))
+            except MessagingError as error:
+                log.info("%s; tried again", error)
+            else:
+                self._watch.accept()
+                self._missing = False
+
+    def _is_missing(self) -> None:
+        if not self._missing:
+            self._missing = True
+            self._buffer.fail(DestinationNotFound(f"{self._source}: topic {self._topic!r} does not exist any more"))
 
     def _is_gone(self) -> bool:
         try:

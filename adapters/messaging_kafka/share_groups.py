@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 
@@ -16,15 +15,13 @@ from .admin import Admin
 from .errors import translate
 from .groups import group_of, lag_of
 from .options import KafkaOptions
+from .share_member import Membership
 from .share_state import share_lag
 
 log = logging.getLogger(__name__)
 
 LOCK = 60.0
 """Seconds that the broker keeps a record for one consumer: the most it allows by default, its own default being 30."""
-
-_INITIALISED_WITHIN = 0.3
-"""Seconds a new share group is given to set up its partitions, once its coordinator is there."""
 
 _COORDINATOR_WITHIN = 10.0
 """Seconds to wait for that coordinator. A cluster that is just made needs some."""
@@ -130,27 +127,13 @@ class ShareGroups:
 
     def _initialise(self, source: Source) -> None:
         # The first member of a new share group waits a heartbeat (5 seconds) for its partitions; later ones do not.
-        # One that leaves before its first heartbeat is answered stays a member for 45 seconds, and half of the
-        # partitions with it. The statistics are the only sign of how far it is.
-        up = 0.0
-
-        def watch(statistics: str) -> None:
-            nonlocal up
-            group = json.loads(statistics).get("cgrp", {})
-            up = group.get("stateage", 0) / 1000 if group.get("state") == "up" else 0.0
-
-        config = self._options.client(
-            group_id=share_group(source.name), share_acknowledgement_mode="explicit", stats_cb=watch
-        )
-        config["statistics.interval.ms"] = 50
+        member = Membership()
+        config = self._options.client(group_id=share_group(source.name), share_acknowledgement_mode="explicit")
         try:
-            consumer = ShareConsumer(config)
+            consumer = ShareConsumer(config | member.config)
             try:
                 consumer.subscribe([source.destination.name])
-                deadline = time.monotonic() + _COORDINATOR_WITHIN
-                while up < _INITIALISED_WITHIN and time.monotonic() < deadline:
-                    if consumer.poll(0.1):
-                        break  # has its partitions; what it was given is released by closing
+                member.wait(consumer, time.monotonic() + _COORDINATOR_WITHIN)
             finally:
                 consumer.close()
         except KafkaException as error:

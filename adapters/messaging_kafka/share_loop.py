@@ -33,6 +33,7 @@ from messaging.topology import Source
 
 from .errors import translate
 from .records import KafkaDelivery
+from .share_member import Membership
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ _COMMIT_EVERY = 0.2
 """Seconds between two commits while the rest of a poll is still being handled."""
 _HELD_UP = 0.2
 """Seconds after which handed-out records that keep an idle receiver from its next poll are moved."""
+_JOINED_WITHIN = 2.0
+"""Seconds that a consumer is given to join its group before it is closed."""
 _REST_AFTER = 3.0
 """Seconds without a poll after which the consumer is closed, so that it keeps no record from others."""
 
@@ -157,7 +160,8 @@ class ShareLoop:
         self._flushes: list[Future[None]] = []
         self._batch = Batch()
         self._consumer: ShareConsumer | None = None
-        self._polled = time.monotonic()
+        self._member = Membership()
+        self._polled = self._opened = time.monotonic()
         self._unsent = False
         self._next_commit = 0.0
         self._paused = False
@@ -221,13 +225,20 @@ class ShareLoop:
 
     def _open(self) -> ShareConsumer:
         try:
-            consumer = ShareConsumer(self._config)
+            self._member = Membership()
+            consumer = ShareConsumer(self._config | self._member.config)
             consumer.set_acknowledgement_commit_callback(self._on_acknowledged)
             consumer.subscribe([self._topic])
         except KafkaException as error:
             raise translate(error, f"share consumer of {self._source}") from error
-        self._polled = time.monotonic()
+        self._polled = self._opened = time.monotonic()
         return consumer
+
+    def _close(self) -> None:
+        if self._consumer is not None:
+            self._member.wait(self._consumer, self._opened + _JOINED_WITHIN)
+            self._consumer.close()
+            self._consumer = None
 
     def _run(self) -> None:
         try:
@@ -391,8 +402,7 @@ class ShareLoop:
     def _rest(self, now: float) -> None:
         """Nothing is wanted: waits, and after a while closes the consumer, which may have locked records already."""
         if self._consumer is not None and now - self._polled > (0.0 if self._paused else _REST_AFTER):
-            self._consumer.close()
-            self._consumer = None
+            self._close()
         self.waiting = True
         try:
             if not (self._commands or self.settled or self._stop):
@@ -446,7 +456,6 @@ class ShareLoop:
         for future in self._flushes:
             future.set_exception(BrokerUnavailable(f"{self._source}: the last settlements were not carried out"))
         try:
-            if self._consumer is not None:
-                self._consumer.close()
+            self._close()
         except Exception as error:
             log.info("close of %s: %s", self._source, error)

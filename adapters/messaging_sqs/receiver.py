@@ -37,6 +37,9 @@ _log = logging.getLogger("messaging.sqs")
 _CLOSE = 9.0
 """Seconds `close` may take. A long poll that lasts longer ends by itself and gives back what it brought."""
 
+_HAND_OVER = 2.0
+"""Seconds of these for giving back what is held."""
+
 _BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0)
 _MOST_PENDING = 1000
 """Settlements under way at which polling waits: the broker must not be asked for more than it takes back."""
@@ -159,12 +162,14 @@ class SQSReceiver(Receiver):
             if self._closing:
                 return
             self._closing = True
-            # Before a polling thread can end: the last one of them ends the settling threads.
-            for lease in list(self._leases.held):
-                self._give_back(lease)
             self._leases.room.notify_all()
         self._buffer.close()
         self._settlements.hurry(deadline)
+        for thread in self._threads:
+            thread.join(max(deadline - _HAND_OVER - time.monotonic(), 0))
+        with self._leases.lock:
+            if self._polling:  # a long poll takes longer; its thread gives back what it brings
+                self._give_back_all()
         self._heartbeat.stop(deadline)
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0))
@@ -191,6 +196,9 @@ class SQSReceiver(Receiver):
             with self._leases.lock:
                 self._polling -= 1
                 last = not self._polling
+                if last:
+                    # Only now: a poll under way would be handed what is given back, and count one more attempt.
+                    self._give_back_all()
             if last:
                 self._settlements.end()
 
@@ -246,13 +254,10 @@ class SQSReceiver(Receiver):
                 self._settlements.delete(unwanted)
             mine = [_lease(delivery) for delivery in deliveries]
             leases.held.update(dict.fromkeys(mine))
-            if self._closing:
-                for lease in mine:
-                    self._give_back(lease)
-            elif self._paused:
+            if self._paused:
                 self._parked.extend(deliveries)
             elif deliveries:
-                self._buffer.put(deliveries)
+                self._buffer.put(deliveries)  # closed, it takes none: they are given back when the last poll ends
 
     def _unreserve(self, count: int) -> None:
         with self._leases.lock:
@@ -273,9 +278,10 @@ class SQSReceiver(Receiver):
         else:
             self._buffer.fail(error)
 
-    def _give_back(self, lease: Lease) -> None:
-        if self._leases.settle(lease):
-            self._settlements.release(lease, 0.0)
+    def _give_back_all(self) -> None:
+        for lease in list(self._leases.held):
+            if self._leases.settle(lease):
+                self._settlements.release(lease, 0.0)
 
     def _lose(self, lease: Lease) -> None:
         for other in self._leases.lose(lease):

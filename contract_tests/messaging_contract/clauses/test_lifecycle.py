@@ -264,6 +264,24 @@ def test_close_with_unread(bench: Bench) -> None:
     ledger.check()
 
 
+@clause(
+    "lifecycle.close-costs-one-attempt",
+    "Closing a consumer costs what it held one attempt at most: a restart is no reason to dead-letter.",
+    anchors=[41, 46, 130],
+    failures=[7],
+)
+def test_close_costs_one_attempt(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    first = bench.consume(source)
+    ledger.publish(bench.broker, source.destination, ledger.messages(5))
+    assert bench.one(first, ledger).attempt == 1
+    first.close()
+    view = ledger.view("second")
+    again = bench.take(bench.consume(source), view, 5, ack=True)
+    assert max(delivery.attempt for delivery in again) <= 2
+    view.check()
+
+
 @clause("lifecycle.ping", "ping returns while the broker is there.", anchors=[133], on=())
 def test_ping(bench: Bench) -> None:
     started = time.monotonic()
