@@ -446,11 +446,12 @@ class ShareLoop:
                 self._wake.wait(0.02)
                 self._wake.clear()
             self._drain()
+            if self.failure is None:
+                self._flush_now()
+            # Last, so that closing sends it: after a commit of its own a fetch could bring it here again, one attempt on.
             for delivery in self._batch.open.values():
                 self._acknowledge(delivery, AcknowledgeType.RELEASE)
             self._batch.alive = False
-            if self.failure is None:
-                self._flush_now()
         except Exception as error:
             log.info("last settlements of %s: %s", self._source, error)
         for future in self._flushes:
