@@ -123,7 +123,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-k", metavar="EXPRESSION", help="only clauses whose id matches, as in pytest")
     parser.add_argument("-x", "--exitfirst", action="store_true", help="stop at the first failure")
     parser.add_argument(
-        "-j", "--jobs", type=int, default=0, metavar="N", help="brokers at a time (four times the cores; 1 with -x or -v)"
+        "-j",
+        "--jobs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="brokers at a time (four times the cores; 1 with -x or -v)",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="a line a clause")
     parser.add_argument("--report", action="append", default=[], metavar="FILE", help=".md, .json, .html (repeatable)")
