@@ -448,7 +448,7 @@ class ShareLoop:
             self._drain()
             if self.failure is None:
                 self._flush_now()
-            # Last, so that closing sends it: after a commit of its own a fetch could bring it back here, one attempt on.
+            # Last, so that closing sends it: after a commit of its own a fetch could bring it back, one attempt on.
             for delivery in self._batch.open.values():
                 self._acknowledge(delivery, AcknowledgeType.RELEASE)
             self._batch.alive = False
