@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -63,7 +64,15 @@ class Settings:
 
 
 def candidates(settings: Settings) -> list[Candidate]:
-    """The brokers to test, in order. Raises ValueError when a container spec is unknown."""
+    """The brokers to test, in order. Raises ValueError when a container spec is unknown, or two have one name."""
+    found = _found(settings)
+    names = Counter(candidate.name for candidate in found)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ValueError(f"{twice[0]} was asked for twice: one column of the report cannot tell them apart")
+    return found
+
+
+def _found(settings: Settings) -> list[Candidate]:
     found = [Candidate(_label(broker), partial(open_broker, broker)) for broker in settings.brokers]
     if settings.containers:
         try:

@@ -25,7 +25,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class _Child:
-    """One broker, tested by a process of its own. `output`: what it printed."""
+    """One broker, tested by a process of its own.
+
+    status: 0 only if all of it held; a process that a signal ended has its number. output: what it printed.
+    """
 
     name: str
     status: int
@@ -44,7 +47,7 @@ def run(
     names = [candidate.name for candidate in candidates(settings)]
     targets = [("--broker", broker) for broker in settings.brokers]
     targets += [("--containers", spec) for spec in settings.containers]
-    done: dict[str, _Child] = {}
+    done: list[_Child] = []
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(jobs) as pool:
         running = []
         for number, (name, target) in enumerate(zip(names, targets, strict=True)):
@@ -52,18 +55,18 @@ def run(
             running.append(pool.submit(_run, name, arguments, clauses, Path(scratch) / f"{number}.json"))
         for future in as_completed(running):
             child = future.result()
-            done[child.name] = child
+            done.append(child)
             if child.status:
                 say(child.output)
             say(f"{child.name}: {summary(child.matrix, child.name)}")
-    matrix = _merge([done[name] for name in names], clauses)
+    matrix = _merge(sorted(done, key=lambda child: names.index(child.name)), clauses)
     show(matrix, say, sys.stdout.isatty(), 120)
     for path in reports:
         write(matrix, path)
         say(f"report: {path}")
     say(f"{len(names)} brokers, {jobs} at a time, in {time.monotonic() - started:.0f} s")
     say(_closing(matrix))
-    return max((child.status for child in done.values()), default=0)
+    return next((child.status for child in done if child.status), 0)
 
 
 def _run(name: str, arguments: list[str], clauses: list[Clause], report: Path) -> _Child:
@@ -74,9 +77,9 @@ def _run(name: str, arguments: list[str], clauses: list[Clause], report: Path) -
     )
     output = ended.stdout.decode(errors="replace")
     if report.exists():
-        return _Child(name, ended.returncode, output, _read(report, clauses))
+        return _Child(name, abs(ended.returncode), output, _read(report, clauses))
     unavailable = {name: f"its process ended with {ended.returncode}"}
-    return _Child(name, ended.returncode or 1, output, Matrix(clauses, [name], [], unavailable))
+    return _Child(name, abs(ended.returncode) or 1, output, Matrix(clauses, [name], [], unavailable))
 
 
 def _read(report: Path, clauses: list[Clause]) -> Matrix:

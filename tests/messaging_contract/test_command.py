@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 HARNESS = """
+import os
+import signal
 from dataclasses import replace
 
 import messaging
@@ -38,6 +40,10 @@ def lying():
         return broker
 
     return Harness("mine", connect, quiet=0.1)
+
+
+def dying():
+    os.kill(os.getpid(), signal.SIGSEGV)
 """
 
 
@@ -71,6 +77,20 @@ def test_an_adapter_that_lies_is_found(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "meta.unsupported-refuses  failed" in ended.stdout
     assert "publish.ttl-expired       failed" in ended.stdout
+
+
+def test_a_broker_whose_process_dies_is_a_failure(tmp_path: Path) -> None:
+    both = ("--broker", "harnesses:dying", "--broker", "harnesses:honest")
+    ended = suite(tmp_path, *both, "--jobs", "2", "-k", "publish.round-trip")
+    assert ended.returncode != 0, ended.stdout
+    assert "harnesses:dying: not run: its process ended with -11" in ended.stdout
+    assert "harnesses:honest: 1 pass" in ended.stdout
+
+
+def test_two_brokers_of_one_name_are_refused(tmp_path: Path) -> None:
+    ended = suite(tmp_path, "--broker", "harnesses:honest", "--broker", "harnesses:honest")
+    assert ended.returncode == 2
+    assert "harnesses:honest was asked for twice" in ended.stderr
 
 
 def test_as_a_pytest_plugin(tmp_path: Path) -> None:
