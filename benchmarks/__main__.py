@@ -61,8 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results["flatness"] = []
             for setup in setups:
                 progress(f"memory, {setup.title}")
-                count = min(options.messages * 10, setup.flat_messages) if options.messages else setup.flat_messages
+                count = options.messages * 10 if options.messages else setup.flat_messages
                 results["flatness"].append({"title": setup.title, **flatness(_settings(setup, url), count)})
+    if not (results["parts"] or results.get("worker") or results.get("flatness")):
+        print(f"--only {options.only} measures nothing on {options.broker}", file=sys.stderr)
+        return 2
     report.show(results, console)
     if options.json:
         report.write_json(results, options.json)

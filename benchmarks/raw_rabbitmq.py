@@ -106,9 +106,7 @@ class PipelinedPublish:
         if not isinstance(method, pika.spec.Basic.Ack):
             raise RuntimeError(f"RabbitMQ refused a publish: {method}")
         if method.multiple:
-            for tag in list(unconfirmed):
-                if tag > method.delivery_tag:
-                    break
+            while unconfirmed and (tag := next(iter(unconfirmed))) <= method.delivery_tag:
                 del unconfirmed[tag]
         else:
             del unconfirmed[method.delivery_tag]
