@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
-from threading import RLock, Thread
+from threading import RLock
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from messaging import adapters, config
 from messaging.capabilities import Capabilities
-from messaging.consumer import Consumer
+from messaging.consumer import Consumer, close_together
 from messaging.driver import Driver
 from messaging.errors import Closed, ConfigurationError, TopologyError
 from messaging.lanes import OrderedReceiver
@@ -241,7 +241,7 @@ class Broker:
             stack.callback(self._driver.close)
             for producer in producers:
                 stack.callback(producer.close)
-            stack.callback(_close_together, consumers)
+            stack.callback(close_together, consumers)
 
     def __enter__(self) -> Self:
         return self
@@ -348,27 +348,6 @@ class Broker:
 
 
 _living: weakref.WeakSet[Broker] = weakref.WeakSet()
-
-
-def _close_together(consumers: list[Consumer]) -> None:
-    """Each takes a moment to say goodbye, so all say it at once. Raises one of the errors, after all are closed."""
-    errors: list[BaseException] = []
-
-    def close(consumer: Consumer) -> None:
-        try:
-            consumer.close()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [Thread(target=close, args=(consumer,), name="messaging-close") for consumer in consumers[1:]]
-    for thread in threads:
-        thread.start()
-    for consumer in consumers[:1]:
-        close(consumer)
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 def _close_in_child() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
-from threading import Event, RLock
+from threading import Event, RLock, Thread
 from types import TracebackType
 from typing import Self
 
@@ -63,6 +64,7 @@ class Consumer:
             raise ValueError(f"max_messages must be at least 1, not {max_messages!r}")
         deadline = time.monotonic() + timeout
         while True:
+            self._open("receive")
             remaining = max(deadline - time.monotonic(), 0.0)
             turn = min(remaining, _TURN)
             deliveries = self._take(max_messages, turn) if self._resumed.wait(turn) else []
@@ -89,9 +91,8 @@ class Consumer:
                 raise Closed(f"receive from {self.source}: the consumer is closed")
             if not self._resumed.is_set():
                 return []
-            if self._left:
-                deliveries = [self._left.popleft() for _ in range(min(max_messages, len(self._left)))]
-            else:
+            deliveries = self._take_left(max_messages)
+            if not deliveries:
                 deliveries = self._receiver.receive(max_messages, max(deadline - time.monotonic(), 0.0))
             if self._closed.is_set():
                 raise Closed(f"receive from {self.source}: the consumer was closed meanwhile")
@@ -102,6 +103,14 @@ class Consumer:
             return fresh
         finally:
             self._turn.release()
+
+    def _take_left(self, most: int) -> list[Delivery]:
+        """What was taken from the broker before and not handed out. No lock: a deque pops atomically."""
+        taken: list[Delivery] = []
+        with suppress(IndexError):
+            while len(taken) < most:
+                taken.append(self._left.popleft())
+        return taken
 
     def _fresh(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Those whose time to live has not ended. The others are done with."""
@@ -128,16 +137,10 @@ class Consumer:
                 return
             if not deliveries and timeout is not None:
                 return
-            handed = 0
-            try:
-                for delivery in deliveries:
-                    handed += 1
-                    yield delivery
-                    if self._closed.is_set():
-                        return
-            finally:
-                # No lock: the garbage collector may run this in any thread, whatever that thread holds.
-                self._left.extendleft(reversed(deliveries[handed:]))
+            # Kept for whoever receives next: a loop may be left early, and a pause or replay comes between two of them.
+            self._left.extendleft(reversed(deliveries))
+            while self._resumed.is_set() and not self._closed.is_set() and (one := self._take_left(1)):
+                yield one[0]
 
     def __iter__(self) -> Iterator[Delivery]:
         return self.iterate()
@@ -154,12 +157,19 @@ class Consumer:
                 delivery._settled = True
 
     def pause(self) -> None:
-        """Stops taking messages. What was delivered may still be settled, and leases are kept. Idempotent."""
+        """Stops taking messages. What was delivered may still be settled, and leases are kept. Idempotent.
+
+        Raises Closed.
+        """
+        self._open("pause")
         self._resumed.clear()
+        if self._closed.is_set():  # meanwhile: whoever waits must learn it
+            self._resumed.set()
         self._receiver.pause()
 
     def resume(self) -> None:
-        """Goes on after `pause`. Idempotent."""
+        """Goes on after `pause`. Idempotent. Raises Closed."""
+        self._open("resume")
         self._receiver.resume()
         self._resumed.set()
 
@@ -225,6 +235,33 @@ class Consumer:
     def _open(self, what: str) -> None:
         if self._closed.is_set():
             raise Closed(f"{what} of {self.source}: the consumer is closed")
+
+
+def close_together(consumers: Sequence[Consumer]) -> None:
+    """Each takes a moment to say goodbye, so all say it at once. Raises one of the errors, after all are closed."""
+    errors: list[BaseException] = []
+
+    def close(consumer: Consumer) -> None:
+        try:
+            consumer.close()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = []
+    for consumer in consumers[1:]:
+        thread = Thread(target=close, args=(consumer,), name="messaging-close")
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is ending, and starts none
+            close(consumer)
+        else:
+            threads.append(thread)
+    for consumer in consumers[:1]:
+        close(consumer)
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def _abandoned(*_args: object) -> None:

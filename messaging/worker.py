@@ -6,14 +6,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
 from messaging.async_pool import AsyncPool
 from messaging.broker import Broker
-from messaging.consumer import Consumer
+from messaging.consumer import Consumer, close_together
 from messaging.errors import Closed, ConfigurationError
 from messaging.handling import Handler, Handling, Stats, is_async
 from messaging.pool import ThreadPool
@@ -174,9 +173,7 @@ class Worker:
 
     def _close_consumers(self) -> None:
         consumers, self._consumers = self._consumers, []
-        with ExitStack() as stack:  # one that fails does not keep the others open
-            for consumer in consumers:
-                stack.callback(consumer.close)
+        close_together(consumers)
 
     def _install_signals(self) -> dict[int, Any]:
         if threading.current_thread() is not threading.main_thread():

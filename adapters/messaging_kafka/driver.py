@@ -215,11 +215,8 @@ class KafkaDriver(Driver):
             self._closed = True
             left, self._open = self._open, []
             copies, self._copies = self._copies, None
-        closers = [threading.Thread(target=c.close, name="kafka-close") for c in left if not isinstance(c, KafkaSender)]
-        for closer in closers:
-            closer.start()
-        for closer in closers:
-            closer.join()
+        for receiver in [c for c in left if not isinstance(c, KafkaSender)]:
+            receiver.close()
         for sender in [c for c in left if isinstance(c, KafkaSender)] + ([copies] if copies else []):
             sender.close(5.0)
 

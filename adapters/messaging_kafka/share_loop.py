@@ -13,7 +13,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from threading import Event, Thread
 from typing import Any, TypeVar
 
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_LOOK = 0.2
+"""Seconds after which whoever waits for the owner thread looks whether there still is one."""
 _POLL = 0.1
 """Seconds a poll waits for records, so also until a command is seen."""
 _COMMIT_EVERY = 0.2
@@ -201,12 +203,16 @@ class ShareLoop:
         self._answer(future, timeout)
 
     def _answer(self, future: Future[T], timeout: float) -> T:
-        try:
-            return future.result(timeout)
-        except TimeoutError:
+        deadline = time.monotonic() + timeout
+        while not future.done() and time.monotonic() < deadline:
+            wait([future], min(max(deadline - time.monotonic(), 0.0), _LOOK))
+            if not self._thread.is_alive() and not future.done():
+                raise self.failure or Closed(f"the consumer of {self._source} was closed meanwhile")
+        if not future.done():
             if self._stop:
-                raise Closed(f"the consumer of {self._source} was closed meanwhile") from None
-            raise BrokerUnavailable(f"{self._source}: not done within {timeout:g} s") from None
+                raise Closed(f"the consumer of {self._source} was closed meanwhile")
+            raise BrokerUnavailable(f"{self._source}: not done within {timeout:g} s")
+        return future.result()
 
     def moved(self, batch: Batch, delivery: ShareDelivery, confirmed: bool) -> None:
         """The copy that `move` was asked for is confirmed, or failed."""
@@ -235,10 +241,14 @@ class ShareLoop:
         return consumer
 
     def _close(self) -> None:
-        if self._consumer is not None:
-            self._member.wait(self._consumer, self._opened + _JOINED_WITHIN)
-            self._consumer.close()
-            self._consumer = None
+        consumer, self._consumer = self._consumer, None
+        if consumer is None:
+            return
+        try:
+            self._member.wait(consumer, self._opened + _JOINED_WITHIN)
+            consumer.close()
+        except Exception as error:
+            log.info("close of %s: %s", self._source, error)
 
     def _run(self) -> None:
         try:
@@ -393,6 +403,8 @@ class ShareLoop:
         except KafkaException as error:
             problem = translate(error, f"settle on {self._source}", SettleFailed)
         self._unsent = False
+        if problem is not None and not flushes:
+            self._buffer.fail(problem)
         for future in flushes:
             if problem is None:
                 future.set_result(None)
@@ -402,6 +414,8 @@ class ShareLoop:
     def _rest(self, now: float) -> None:
         """Nothing is wanted: waits, and after a while closes the consumer, which may have locked records already."""
         if self._consumer is not None and now - self._polled > (0.0 if self._paused else _REST_AFTER):
+            if self._unsent:
+                self._flush_now()
             self._close()
         self.waiting = True
         try:
@@ -456,7 +470,4 @@ class ShareLoop:
             log.info("last settlements of %s: %s", self._source, error)
         for future in self._flushes:
             future.set_exception(BrokerUnavailable(f"{self._source}: the last settlements were not carried out"))
-        try:
-            self._close()
-        except Exception as error:
-            log.info("close of %s: %s", self._source, error)
+        self._close()

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from messaging.errors import BrokerUnavailable, DestinationNotFound
@@ -89,8 +89,12 @@ def _records(options: KafkaOptions, ends: dict[int, int]) -> list[tuple[bytes, b
                 record: Any = consumer.poll(0.2)
                 if record is None:
                     continue
-                if record.error() is not None:
-                    left.discard(record.partition())  # the end of a partition
+                error = record.error()
+                if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                    left.discard(record.partition())
+                elif error is not None:
+                    if not translate(error, STATE_TOPIC).retryable:
+                        raise KafkaException(error)
                 elif record.key() is not None:
                     found.append((record.key(), record.value()))
         finally:

@@ -71,11 +71,8 @@ class Leases:
         return not lease.lost and lease.deadline > time.monotonic()
 
     def settle(self, lease: Lease) -> bool:
-        """Takes the lease out, to be settled. False when it is gone: lost, lapsed or settled. Under the lock."""
-        if lease.settled or lease.lost:
-            return False
-        if lease.deadline <= time.monotonic():
-            self.lose(lease)
+        """Takes the lease out, to be settled. False when it is gone: settled, lost, or lapsed. Under the lock."""
+        if lease.settled or not self.live(lease):
             return False
         lease.settled = True
         self._remove(lease)

@@ -102,7 +102,7 @@ class SQSReceiver(Receiver):
         with self._leases.lock:
             self._check_open("ack")
             mine = [_lease(delivery) for delivery in deliveries]
-            good = [lease for lease in mine if self._leases.settle(lease)]
+            good = [lease for lease in mine if self._settle(lease)]
             self._settlements.delete(good)
         self._report_lost("ack", [lease for lease in mine if lease.lost])
 
@@ -115,7 +115,7 @@ class SQSReceiver(Receiver):
             self._check_open("nack")
             mine = [_lease(delivery) for delivery in deliveries]
             for lease in mine:
-                if self._leases.settle(lease):
+                if self._settle(lease):
                     self._settlements.release(lease, delay)
         if delay:
             self._report_lost("nack", [lease for lease in mine if lease.lost])
@@ -125,7 +125,7 @@ class SQSReceiver(Receiver):
             self._check_open("reject")
             for delivery in deliveries:
                 assert isinstance(delivery, SQSDelivery)
-                if self._leases.settle(delivery.lease):
+                if self._settle(delivery.lease):
                     self._settlements.reject(delivery, reason)
         self._report_lost("reject", [lease for lease in map(_lease, deliveries) if lease.lost])
 
@@ -278,9 +278,16 @@ class SQSReceiver(Receiver):
         else:
             self._buffer.fail(error)
 
+    def _settle(self, lease: Lease) -> bool:
+        if self._leases.settle(lease):
+            return True
+        if not lease.settled and not lease.lost:  # lapsed
+            self._lose(lease)
+        return False
+
     def _give_back_all(self) -> None:
         for lease in list(self._leases.held):
-            if self._leases.settle(lease):
+            if self._settle(lease):
                 self._settlements.release(lease, 0.0)
 
     def _lose(self, lease: Lease) -> None:

@@ -282,6 +282,20 @@ def test_close_costs_one_attempt(bench: Bench) -> None:
     view.check()
 
 
+@clause(
+    "lifecycle.closed-consumer",
+    "A closed consumer raises Closed, whatever it is asked for, and a loop over it ends.",
+    anchors=[127, 128],
+)
+def test_closed_consumer(bench: Bench) -> None:
+    consumer = bench.consume(bench.source())
+    consumer.close()
+    for call in (consumer.pause, consumer.resume, consumer.lag, consumer.flush, consumer.receive):
+        with pytest.raises(Closed):
+            call()
+    assert list(consumer) == []
+
+
 @clause("lifecycle.ping", "ping returns while the broker is there.", anchors=[133], on=())
 def test_ping(bench: Bench) -> None:
     started = time.monotonic()

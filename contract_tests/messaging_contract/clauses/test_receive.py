@@ -530,3 +530,33 @@ def test_foreign(bench: Bench) -> None:
     ledger.publish_one(bench.broker, source.destination, ledger.message())
     bench.take(consumer, ledger, ack=True)
     ledger.check()
+
+
+@clause(
+    "receive.pause-while-iterating",
+    "A loop over a consumer hands out nothing after pause, not even what was taken already, and goes on after resume.",
+    anchors=[26, 30],
+)
+def test_pause_while_iterating(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    consumer = bench.consume(source)
+    ledger.publish(bench.broker, source.destination, ledger.messages(6))
+
+    def loop() -> None:
+        for delivery in consumer:
+            delivery.ack()
+            ledger.receive([delivery])
+            if len(ledger.received) == 2:
+                consumer.pause()
+
+    looping = Thread(target=loop, daemon=True)
+    looping.start()
+    bench.eventually(lambda: consumer.paused, "the loop to pause")
+    bench.quiet(consumer, ledger)
+    assert len(ledger.received) == 2
+    consumer.resume()
+    bench.eventually(lambda: not ledger.missing, "the loop to go on")
+    consumer.close()
+    looping.join(bench.patience)
+    assert not looping.is_alive()
+    ledger.check()
