@@ -119,6 +119,9 @@ class Driver(ABC):
     capabilities: Capabilities
     """What this broker can do; final once `open` has returned, since it may depend on the broker's version."""
 
+    surely_fits: ClassVar[int] = 0
+    """A message with a body of so many bytes and nothing but id, timestamp and content type needs no `check`."""
+
     def __init__(self, options: Any) -> None:
         self.options = options
 

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from messaging.capabilities import Capabilities
+from messaging.codec import encode
 from messaging.driver import Done, Driver, Outgoing
 from messaging.errors import (
     BatchPublishFailed,
@@ -121,9 +122,7 @@ class Producer:
         error of each that failed (the others are stored), or with nothing sent what `publish` raises.
         """
         target = self._check(destination, delay, False)
-        messages = [_own(item) if isinstance(item, Message) else Message.of(item) for item in items]
-        for message in messages:
-            self._prepare(message, target)
+        messages = self._messages(items, target)
         limit = self._limit(timeout, target.name)
         deadline = time.monotonic() + limit
         outgoing = Outgoing(target, delay)
@@ -243,6 +242,22 @@ class Producer:
             raise UnsupportedCapability(
                 f"publish to {name!r}: {self._driver.name} delays by at most {able.max_delay:g} s, not {delay:g}"
             )
+
+    def _messages(self, items: Iterable[Any], target: Destination) -> list[Message]:
+        """Values and messages as messages, complete and checked. Of a value only the body has to be looked at."""
+        now, next_id, surely_fits = time.time(), self._next_id, self._driver.surely_fits
+        messages = []
+        for item in items:
+            if isinstance(item, Message) or target.ordered:
+                message = _own(item) if isinstance(item, Message) else Message.of(item)
+                self._prepare(message, target)
+            else:
+                body, content_type = encode(item)
+                message = Message(body, None, "", {}, next_id(), content_type, now)
+                if len(body) > surely_fits:
+                    self._driver.check(message, target)
+            messages.append(message)
+        return messages
 
     def _prepare(self, message: Message, target: Destination) -> None:
         if not message.id:

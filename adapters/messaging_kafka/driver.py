@@ -20,7 +20,7 @@ from .capabilities import capabilities
 from .group_receiver import GroupReceiver
 from .groups import group_of, lag_of, order_mark
 from .options import KafkaOptions
-from .records import check_size
+from .records import SURELY_FITS, check_size
 from .sender import KafkaSender
 from .share_groups import ShareGroups, retry_name, share_group
 from .share_receiver import ShareReceiver
@@ -35,6 +35,7 @@ class KafkaDriver(Driver):
 
     name: ClassVar[str] = "kafka"
     Options: ClassVar[type[Any]] = KafkaOptions
+    surely_fits: ClassVar[int] = SURELY_FITS
 
     def __init__(self, options: KafkaOptions) -> None:
         super().__init__(options)

@@ -35,7 +35,7 @@ DUE = "x-messaging-not-before"
 TOKEN = "x-messaging-token"
 """Marks a copy whose original's delivery goes on in the consumer that made it."""
 
-_SURELY_FITS = 512
+SURELY_FITS = 512
 """Bytes of body that need no closer look when there are no headers: key, id and type are short."""
 
 Headers = list[tuple[str, Any]]
@@ -73,7 +73,7 @@ def check_size(message: Message, topic: str, limit: int) -> None:
                 raise InvalidMessage(
                     f"publish to {topic!r}: header name {name!r} has a NUL, which Kafka's client cuts at"
                 )
-    if (message.headers or len(message.body) > _SURELY_FITS) and (size := size_of(message)) > limit:
+    if (message.headers or len(message.body) > SURELY_FITS) and (size := size_of(message)) > limit:
         raise MessageTooLarge(
             f"publish to {topic!r}: the message is {size} bytes and the topic takes {limit}; nothing was sent: "
             f"split it, send a reference to where it is stored, or raise the topic's max.message.bytes"
@@ -206,6 +206,7 @@ class KafkaDelivery(Delivery):
     @property
     def expires_at(self) -> float | None:
         # Asked for every delivery, and not worth decoding the rest for.
-        if self._message is None and all(name != EXPIRES_AT for name, _value in headers_of(self.native)):
-            return None
-        return self.message.expires_at
+        for name, _value in headers_of(self.native):
+            if name == EXPIRES_AT:
+                return self.message.expires_at
+        return None

@@ -90,18 +90,19 @@ class KafkaSender(Sender):
             if timestamp < oldest:  # Kafka would delete it
                 headers.append((TIMESTAMP, str(round(timestamp * 1000)).encode()))
                 timestamp = now
-            record = partial(
-                produce,
-                topic,
-                message.body,
-                message.key,
-                on_delivery=report,
-                timestamp=round(timestamp * 1000),
-                headers=headers,
-            )
+            milliseconds = round(timestamp * 1000)
             try:
-                record()
+                produce(topic, message.body, message.key, on_delivery=report, timestamp=milliseconds, headers=headers)
             except BufferError:
+                record = partial(
+                    produce,
+                    topic,
+                    message.body,
+                    message.key,
+                    on_delivery=report,
+                    timestamp=milliseconds,
+                    headers=headers,
+                )
                 self._produce_when_there_is_room(record, report)
             except KafkaException as error:
                 self._refused.append((report, error.args[0]))

@@ -65,6 +65,7 @@ class RabbitMQDriver(Driver):
 
     name: ClassVar[str] = "rabbitmq"
     Options: ClassVar[type[Any]] = RabbitMQOptions
+    surely_fits: ClassVar[int] = _FRAME_MAX
 
     def __init__(self, options: RabbitMQOptions) -> None:
         super().__init__(options)
