@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
-from messaging import Consumer
+from messaging import Consumer, Delivery
 from messaging_contract.bench import Bench
 from messaging_contract.clause import TOPIC, clause
 from messaging_contract.ledger import Ledger
@@ -207,8 +207,13 @@ def test_pause_one_member(bench: Bench) -> None:
     consumer = bench.consume(source)
     consumer.pause()
     joined = bench.consume(source)
-    bench.quiet(consumer, ledger, 0.2)
-    ledger.publish(bench.broker, source.destination, ledger.messages(10, keys=5))
+    deadline = time.monotonic() + 2 * bench.patience
+    batch: list[Delivery] = []
+    while not batch:
+        assert time.monotonic() < deadline, "while one of two members was paused, the other never got a message"
+        ledger.publish(bench.broker, source.destination, ledger.messages(10, keys=10))
+        joined.ack(batch := ledger.receive(joined.receive(5, 0.2)))
+        bench.quiet(consumer, ledger, 0.2)
     bench.quiet(consumer, ledger)
     consumer.resume()
     _drain(bench, ledger, [consumer, joined])

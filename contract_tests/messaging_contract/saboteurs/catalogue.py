@@ -84,6 +84,7 @@ SABOTEURS = (
     _receiver(receiving.RejectForgetsWhy, "dead_letter.content"),
     _receiver(receiving.RejectRequeues, "dead_letter.leaves-the-source"),
     _receiver(receiving.NeverResumes, "receive.pause"),
+    _receiver(receiving.PausesTheGroup, "groups.pause-one-member"),
     _receiver(receiving.LagIsZero, "groups.lag"),
     _receiver(receiving.LateAtTheDeadline, "receive.empty-deadline"),
     _receiver(receiving.WaitsForAFullBatch, "receive.partial-batch"),

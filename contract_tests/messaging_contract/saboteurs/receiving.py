@@ -6,13 +6,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from threading import Thread, current_thread
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from messaging.delivery import Delivery
 from messaging.driver import Replay
 from messaging.errors import DestinationNotFound
 from messaging.topology import Queue, Source
 from messaging_contract.saboteurs.wrap import HonestReceiver
+from messaging_memory import MemoryServer
 
 
 class AcksEarly(HonestReceiver):
@@ -198,6 +200,26 @@ class NeverResumes(HonestReceiver):
 
     def resume(self) -> None:
         pass
+
+
+class PausesTheGroup(HonestReceiver):
+    """Pausing one consumer stops all of its source."""
+
+    _paused: ClassVar[WeakKeyDictionary[MemoryServer, set[str]]] = WeakKeyDictionary()
+
+    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
+        if self.source.name in self._paused.get(self.server, ()):
+            time.sleep(timeout)
+            return []
+        return super().receive(max_messages, timeout)
+
+    def pause(self) -> None:
+        self._paused.setdefault(self.server, set()).add(self.source.name)
+        super().pause()
+
+    def resume(self) -> None:
+        self._paused.setdefault(self.server, set()).discard(self.source.name)
+        super().resume()
 
 
 class LagIsZero(HonestReceiver):
