@@ -150,7 +150,9 @@ def test_others_go_on(bench: Bench) -> None:
     handler = Failing(ledger, lambda delivery: delivery.id == poison.id)
     longer_than_anybody_waits = RetryPolicy(attempts=3, delays=(4 * bench.patience,))
     with _worker(bench, source, handler, retry=longer_than_anybody_waits):
-        ledger.publish(bench.broker, source.destination, [poison, *others])
+        ledger.publish_one(bench.broker, source.destination, poison)
+        bench.eventually(lambda: poison.id in handler.attempts, "the first message to fail")
+        ledger.publish(bench.broker, source.destination, others)
         bench.eventually(lambda: ledger.missing == {poison.id}, "all the others to be handled")
     assert handler.attempts[poison.id] == [1]
     ledger.check(only=[message.id for message in others])

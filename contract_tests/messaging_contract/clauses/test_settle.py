@@ -170,15 +170,10 @@ def test_nack_delay_unchanged(bench: Bench) -> None:
 def test_nack_delay_blocks_nobody(bench: Bench) -> None:
     source, ledger = bench.source(), bench.ledger()
     consumer = bench.consume(source, prefetch=2)
-    slow, *others = ledger.messages(7)
-    ledger.publish(bench.broker, source.destination, [slow, *others])
-    deadline = time.monotonic() + bench.patience
-    while ledger.missing and time.monotonic() < deadline:
-        for delivery in ledger.receive(consumer.receive(1, 0.5)):
-            if delivery.id == slow.id:
-                delivery.nack(delay=4 * bench.patience)  # longer than anybody here waits
-            else:
-                delivery.ack()
+    ledger.publish_one(bench.broker, source.destination, ledger.message())
+    bench.one(consumer, ledger).nack(delay=4 * bench.patience)  # longer than anybody here waits
+    ledger.publish(bench.broker, source.destination, ledger.messages(6))
+    bench.take(consumer, ledger, ack=True, batch=1)
     ledger.check()
 
 
