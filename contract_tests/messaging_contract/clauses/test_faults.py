@@ -345,14 +345,20 @@ def test_prefetch_after_a_cut(bench: Bench) -> None:
 )
 def test_pause_after_a_cut(bench: Bench) -> None:
     source, ledger, link = bench.source(), bench.ledger(), bench.link()
+    other, seen = bench.source(), bench.ledger("other")
     broker = bench.adopt(link.connect())
     consumer = bench.consume(source, broker=broker, **_short_leases(bench))
+    unpaused = bench.consume(other, broker=broker, **_short_leases(bench))
     consumer.pause()
     link.cut()
-    bench.receive(consumer, 1, 0.3)
+    for each in (consumer, unpaused):
+        bench.receive(each, 1, 0.3)
     link.resume()
     bench.eventually(lambda: _pings(broker), "the broker to answer again", _recovery(bench))
     ledger.publish(bench.broker, source.destination, ledger.messages(3))
+    # A consumer that has not come back yet is silent too: one that was cut with it has to be back first.
+    seen.publish(bench.broker, other.destination, seen.messages(1))
+    bench.take(unpaused, seen, 1, ack=True, timeout=_recovery(bench))
     bench.quiet(consumer, ledger)
     consumer.resume()
     bench.take(consumer, ledger, ack=True, timeout=_recovery(bench))
