@@ -49,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     brokers = len(settings.brokers) + len(settings.containers)
     jobs = min(options.jobs or (1 if options.exitfirst or options.verbose else 4 * (os.cpu_count() or 1)), brokers)
     if jobs > 1:
+        if options.exitfirst or options.verbose:
+            parser.error("-x and -v are for one broker at a time: leave -j away, or say -j 1")
         chosen = ["-k", options.k] if options.k else []
         return parallel.run(settings, jobs, chosen, all_clauses(), reports, partial(print, flush=True))
     return int(pytest.main(_pytest_arguments(options), plugins=[session]))

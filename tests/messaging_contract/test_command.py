@@ -119,7 +119,10 @@ def test_nothing_that_matches_is_no_success(tmp_path: Path, broker: str) -> None
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:
-    for arguments in (["--containers", "rabitmq"], ["--broker", "memory://", "--report", "r.pdf"]):
+    two = ["--broker", "memory://", "--broker", "harnesses:honest", "-j", "2"]
+    for arguments in (
+        ["--containers", "rabitmq"], ["--broker", "memory://", "--report", "r.pdf"], [*two, "-x"], [*two, "-v"],
+    ):  # fmt: skip
         ended = suite(tmp_path, *arguments)
         assert ended.returncode == 2
         assert "error:" in ended.stderr
