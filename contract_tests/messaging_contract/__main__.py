@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from messaging import adapters
-from messaging.config import build_options, load, resolve
 from messaging.errors import ConfigurationError
 from messaging_contract import parallel
 from messaging_contract.anchors import coverage
-from messaging_contract.brokers import Settings
+from messaging_contract.brokers import Settings, check_target
 from messaging_contract.clauses import all_clauses
 from messaging_contract.report import check_path, describe
 from messaging_contract.session import ContractSession
@@ -41,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         for path in reports:
             check_path(path)
         for target in options.broker:
-            _check_target(target)
+            check_target(target)
         settings = Settings.of(options.broker, options.containers, options.require, os.environ)
         session = ContractSession(settings, reports)
     except (ValueError, ConfigurationError) as error:
@@ -54,19 +52,6 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = ["-k", options.k] if options.k else []
         return parallel.run(settings, jobs, chosen, all_clauses(), reports, partial(print, flush=True))
     return int(pytest.main(_pytest_arguments(options), plugins=[session]))
-
-
-def _check_target(target: str) -> None:
-    """Raises ConfigurationError for an unknown scheme, profile or option: once, instead of in every clause."""
-    if target == "sqs+moto://" or ("://" not in target and ":" in target):
-        return
-    try:
-        found = resolve(target, load(), {})
-        driver = adapters.load(found.scheme)
-        build_options(driver.Options, found.options, driver.name)
-    except ConfigurationError as error:
-        if not isinstance(error.__cause__, ImportError):  # a client that is not installed makes it "not run"
-            raise
 
 
 def _pytest_arguments(options: argparse.Namespace) -> list[str]:

@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import messaging
-from messaging import Broker
-from messaging.config import redact
+from messaging import Broker, adapters
+from messaging.config import build_options, load, redact, resolve
 from messaging.errors import BrokerUnavailable, ConfigurationError
 from messaging_contract.foreign import foreign_for
 from messaging_contract.harness import Harness, Link, connect_to
@@ -85,13 +85,26 @@ def _found(settings: Settings) -> list[Candidate]:
     return found
 
 
+def check_target(target: str) -> None:
+    """Raises ConfigurationError for an unknown scheme, profile or option: once, instead of in every clause."""
+    if target == "sqs+moto://" or _is_function(target):
+        return
+    try:
+        found = resolve(target, load(), {})
+        driver = adapters.load(found.scheme)
+        build_options(driver.Options, found.options, driver.name)
+    except ConfigurationError as error:
+        if not isinstance(error.__cause__, ImportError):  # a client that is not installed makes it "not run"
+            raise
+
+
 def open_broker(target: str) -> Harness:
     """A harness for a URL, a profile, or `module:function`. Raises Unavailable."""
     if target.startswith("memory://"):
         return memory_harness()
     if target == "sqs+moto://":
         return _moto_process()
-    if "://" not in target and ":" in target:
+    if _is_function(target):
         module, _, function = target.partition(":")
         try:
             make: Callable[[], Harness] = getattr(import_module(module), function)
@@ -194,6 +207,10 @@ def _moto_process() -> Harness:
     harness.one_consumer_a_key = None
     harness.closing.append(process.stop)
     return harness
+
+
+def _is_function(target: str) -> bool:
+    return "://" not in target and ":" in target
 
 
 def _fail(reason: str) -> Harness:

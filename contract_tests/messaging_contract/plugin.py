@@ -24,7 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
     brokers = config.getoption("--broker", None)
     if not isinstance(brokers, list):
         return
-    from messaging_contract.brokers import Settings
+    from messaging.errors import ConfigurationError
+    from messaging_contract.brokers import Settings, check_target
     from messaging_contract.report import check_path
     from messaging_contract.session import ContractSession
 
@@ -34,8 +35,10 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         for path in reports:
             check_path(path)
+        for target in brokers:
+            check_target(target)
         settings = Settings.of(brokers, config.getoption("--containers"), config.getoption("--require"), os.environ)
         session = ContractSession(settings, reports)
-    except ValueError as error:
+    except (ValueError, ConfigurationError) as error:
         raise pytest.UsageError(str(error)) from error
     config.pluginmanager.register(session)

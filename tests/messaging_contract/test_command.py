@@ -103,6 +103,14 @@ def test_as_a_pytest_plugin(tmp_path: Path) -> None:
     assert "publish.round-trip" in (tmp_path / "r.html").read_text("utf-8")
 
 
+def test_a_mistyped_broker_is_one_error_of_usage(tmp_path: Path) -> None:
+    for command in (["messaging_contract"], ["pytest", "--pyargs", "messaging_contract"]):
+        ended = run(tmp_path, "-m", *command, "--broker", "rabitmq://localhost")
+        assert ended.returncode in (2, 4)
+        assert "did you mean 'rabbitmq'" in ended.stderr
+        assert ended.stdout == ""
+
+
 @pytest.mark.parametrize(("require", "status", "outcome"), [([], 0, "not run"), (["--require"], 1, "failed")])
 def test_without_a_container_engine(tmp_path: Path, require: list[str], status: int, outcome: str) -> None:
     ended = suite(
