@@ -9,7 +9,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import messaging
 from messaging import Broker, adapters
@@ -99,9 +99,10 @@ def check_target(target: str) -> None:
 
 
 def open_broker(target: str) -> Harness:
-    """A harness for a URL, a profile, or `module:function`. Raises Unavailable."""
-    if target.startswith("memory://"):
-        return memory_harness()
+    """A harness for a URL, a profile, or `module:function`. Raises Unavailable.
+
+    A profile is read once, here: the harness is that of the URL it stands for.
+    """
     if target == "sqs+moto://":
         return _moto_process()
     if _is_function(target):
@@ -111,7 +112,13 @@ def open_broker(target: str) -> Harness:
         except (ImportError, AttributeError) as error:
             raise ConfigurationError(f"{target!r} is not a module and a function in it: {error}") from error
         return make()
-    harness = url_harness(target)
+    url, beside = url_of(target)
+    if url.startswith("memory://"):
+        return memory_harness()
+    if beside:  # only this process can connect
+        harness = Harness(_label(target), partial(messaging.connect, url, **beside), quiet=0.5)
+    else:
+        harness = url_harness(url, _label(target))
     try:
         harness.broker.ping()
     except BrokerUnavailable as error:
@@ -122,6 +129,27 @@ def open_broker(target: str) -> Harness:
             raise Unavailable(str(error)) from error
         raise
     return harness
+
+
+def url_of(target: str) -> tuple[str, dict[str, Any]]:
+    """The URL that a URL or profile stands for, and the options that no URL can hold: tables and lists."""
+    if "://" in target:
+        return target, {}
+    found = resolve(target, load(), {})
+    options = dict(found.options)
+    hosts, user, password, path = (options.pop(name, None) for name in ("hosts", "username", "password", "path"))
+    userinfo = quote(user or "", safe="") + (f":{quote(password, safe='')}" if password else "")
+    query = {name: value for name, value in options.items() if isinstance(value, str | int | float)}
+    url = f"{found.scheme}://"
+    url += f"{userinfo}@" if userinfo else ""
+    url += ",".join(_address(*host) for host in hosts or ())
+    url += f"/{quote(path, safe='')}" if path else ""
+    url += f"?{urlencode(query)}" if query else ""
+    return url, {name: value for name, value in options.items() if name not in query}
+
+
+def _address(host: str, port: int | None) -> str:
+    return (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
 
 
 def memory_harness() -> Harness:
@@ -220,6 +248,6 @@ def _fail(reason: str) -> Harness:
 def _label(target: str) -> str:
     if target.startswith("sqs+moto"):
         return "sqs:moto-process"
-    if target.startswith("memory"):
+    if target.startswith("memory://"):
         return "memory"
     return redact(target).split("?")[0].rstrip("/")

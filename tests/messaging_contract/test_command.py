@@ -72,6 +72,13 @@ def test_a_harness_of_ones_own(tmp_path: Path) -> None:
     assert (tmp_path / "r.json").exists()
 
 
+def test_a_profile(tmp_path: Path) -> None:
+    (tmp_path / "messaging.toml").write_text('[profiles.dev]\nurl = "memory://"\n')
+    ended = suite(tmp_path, "--broker", "dev", "-k", "meta.name or bad_input.profile")
+    assert ended.returncode == 0, ended.stdout
+    assert "meta.name          pass" in ended.stdout
+
+
 def test_an_adapter_that_lies_is_found(tmp_path: Path) -> None:
     ended = suite(tmp_path, "--broker", "harnesses:lying", "-k", "publish.ttl-expired or meta.unsupported")
     assert ended.returncode == 1
