@@ -119,8 +119,10 @@ def test_competing_consumers(bench: Bench) -> None:
         while held or (ledger.missing and time.monotonic() < deadline):
             batch = consumer.receive(5, 0.1)
             with lock:
-                overlaps.extend(delivery.id for delivery in batch if delivery.key in holding)
-                holding.update(delivery.key for delivery in batch)
+                for delivery in batch:
+                    if delivery.key in holding:
+                        overlaps.append(delivery.id)
+                    holding.add(delivery.key)
                 ledger.receive(batch)
                 # Held for as long as a receive takes, so that another consumer could be seen to get the next one.
                 holding.difference_update(delivery.key for delivery in held)
