@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any
 
 from messaging.delivery import Delivery
-from messaging.errors import BatchPublishFailed, MessagingError, PublishTimeout
+from messaging.errors import BatchPublishFailed, MessagingError
 from messaging.message import Message
 
 TEST_ID = "test-id"
@@ -91,10 +91,8 @@ class Ledger:
             ids: list[str] = producer.publish_many(destination, messages, **options)
         except BatchPublishFailed as failed:
             self.confirm(m.id for n, m in enumerate(messages) if n not in failed.failures)
-            with self._lock:
-                self.refused.update(
-                    messages[n].id for n, e in failed.failures.items() if not isinstance(e, PublishTimeout)
-                )
+            for number, error in failed.failures.items():
+                self._refuse(messages[number], error)
             raise
         self.confirm(ids)
         return ids
@@ -104,9 +102,7 @@ class Ledger:
         try:
             id: str = producer.publish(destination, message, **options)
         except MessagingError as error:
-            if not isinstance(error, PublishTimeout) and not error.retryable:
-                with self._lock:
-                    self.refused.add(message.id)
+            self._refuse(message, error)
             raise
         self.confirm(id)
         return id
@@ -162,6 +158,12 @@ class Ledger:
         )
         assert wrong == Account(), f"{self.name}: {wrong}, of {len(self.confirmed)} confirmed messages"
         return account
+
+    def _refuse(self, message: Message, error: MessagingError) -> None:
+        """Notes that it must not arrive, unless the error leaves open whether it was stored."""
+        if not error.retryable:
+            with self._lock:
+                self.refused.add(message.id)
 
     def _reordered(self) -> Iterable[tuple[str, str]]:
         position = {id: number for number, id in enumerate(self.attempted)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from messaging import Delivery, Message, Queue
-from messaging.errors import BatchPublishFailed, InvalidMessage, PublishTimeout
+from messaging.errors import BatchPublishFailed, BrokerUnavailable, InvalidMessage, PublishTimeout
 from messaging.topology import Source
 from messaging_contract.ledger import TEST_ID, Ledger
 
@@ -99,11 +99,11 @@ def test_what_was_refused_must_not_arrive_and_what_is_unknown_may() -> None:
 
 
 def test_a_batch_that_failed_in_part() -> None:
-    book, messages = ledger()
-    failed = BatchPublishFailed("two of three", {0: InvalidMessage("no"), 1: PublishTimeout("late")})
+    book, messages = ledger(4)
+    errors = {0: InvalidMessage("no"), 1: PublishTimeout("late"), 2: BrokerUnavailable("gone")}
     with pytest.raises(BatchPublishFailed):
-        book.publish(Failing(failed), SOURCE.destination, messages)
-    assert book.confirmed == {messages[2].id}
+        book.publish(Failing(BatchPublishFailed("three of four", errors)), SOURCE.destination, messages)
+    assert book.confirmed == {messages[3].id}
     assert book.refused == {messages[0].id}
 
 
