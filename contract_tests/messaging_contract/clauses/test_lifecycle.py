@@ -435,7 +435,6 @@ def handle(delivery):
 broker.publish(sys.argv[2], 1)
 worker.run()
 left = broker.depth(sys.argv[2])
-broker.delete(broker.topology)
 broker.close()
 print("left", left, flush=True)
 """
@@ -453,7 +452,7 @@ def test_sigterm(bench: Bench) -> None:
     url = bench.harness.url
     assert url is not None
     process = subprocess.Popen(
-        [sys.executable, "-c", _WORKER, url, bench.name()],
+        [sys.executable, "-c", _WORKER, url, bench.queue().name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
