@@ -245,7 +245,7 @@ def test_back_and_again(bench: Bench) -> None:
 def test_does_not_expire(bench: Bench) -> None:
     source, ledger = bench.source(), bench.ledger()
     consumer = bench.consume(source)
-    message = ledger.message(ttl=bench.seconds(3.0))
+    message = ledger.message(ttl=bench.seconds(10.0))
     ledger.publish_one(bench.broker, source.destination, message)
     bench.one(consumer, ledger).reject("no")
     expires_at = message.expires_at
