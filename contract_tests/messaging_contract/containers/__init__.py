@@ -4,7 +4,7 @@ with catalogue.find("rabbitmq:4").container() as broker:
     messaging.connect(broker.url)
 """
 
-from messaging_contract.containers.base import BrokerContainer, ExecResult
+from messaging_contract.containers.base import BrokerContainer
 from messaging_contract.containers.catalogue import Entry, UnknownContainer, find, specs
 from messaging_contract.containers.errors import BrokerNotReady, ContainersUnavailable
 
@@ -13,7 +13,6 @@ __all__ = [
     "BrokerNotReady",
     "ContainersUnavailable",
     "Entry",
-    "ExecResult",
     "UnknownContainer",
     "find",
     "specs",

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import docker.errors  # type: ignore[import-untyped, unused-ignore]
 from testcontainers.core.container import DockerContainer
@@ -24,24 +23,17 @@ _POLL = 0.1
 _PORT_ATTEMPTS = 5
 
 
-class ExecResult(NamedTuple):
-    """What a command inside the container returned."""
-
-    code: int
-    output: str
-
-
 class BrokerContainer(ABC):
     """A broker that runs in a container, published on one fixed port of 127.0.0.1.
 
-    The port is chosen before the start and kept for the container's life: through `restart`, and through `kill` and
-    `start_again`. The engine has to run on this machine. Not thread-safe.
+    The port is chosen before the start and kept for the container's life, also through `restart`. The engine has to
+    run on this machine. Not thread-safe.
     """
 
     port_inside: ClassVar[int]
     """Where the broker listens inside the container."""
     keeps_data: ClassVar[bool] = True
-    """Whether what the broker confirmed is still there after `restart` and after `kill` and `start_again`."""
+    """Whether what the broker confirmed is still there after `restart`."""
     stop_signal: ClassVar[str | None] = None
     """The signal that stops the broker, where the image's own does not."""
 
@@ -63,11 +55,6 @@ class BrokerContainer(ABC):
     def answers(self) -> bool:
         """Whether the broker answers in its own protocol now. Returns within about 5 seconds; does not raise."""
 
-    @property
-    def version(self) -> str:
-        """The broker's version, empty where it does not tell."""
-        return ""
-
     def environment(self) -> dict[str, str]:
         """The container's environment variables. `port` is known."""
         return {}
@@ -82,7 +69,7 @@ class BrokerContainer(ABC):
         Raises `ContainersUnavailable` without an engine or an image, `BrokerNotReady` after `timeout` seconds.
         """
         if self._testcontainer is not None:
-            raise RuntimeError(f"{self.name} was started before; use start_again()")
+            raise RuntimeError(f"{self.name} was started before")
         for attempt in range(1, _PORT_ATTEMPTS + 1):
             self.port = free_port()
             try:
@@ -118,25 +105,10 @@ class BrokerContainer(ABC):
         self._container.unpause()
         self.wait_until_ready(timeout)
 
-    def kill(self) -> None:
-        """Ends the broker with SIGKILL, as a power cut would, and returns once it is gone."""
-        self._container.kill()
-        self._container.wait(timeout=_GRACE)
-
-    def start_again(self, timeout: float = READY_WITHIN) -> None:
-        """Starts a killed container on the same port with the same disk, and returns once the broker answers."""
-        self._container.start()
-        self.wait_until_ready(timeout)
-
     def restart(self, timeout: float = READY_WITHIN) -> None:
         """Stops the broker in order, starts it on the same port and disk, and returns once it answers."""
         self._container.restart(timeout=_GRACE)
         self.wait_until_ready(timeout)
-
-    def exec(self, command: str | Sequence[str]) -> ExecResult:
-        """Runs a command in the container (without a shell) and returns its exit code and its output, both streams."""
-        code, output = self._container.exec_run(command if isinstance(command, str) else list(command))
-        return ExecResult(code, output.decode(errors="replace"))
 
     def logs(self, lines: int | None = None) -> str:
         """Returns the broker's output, or its last `lines` lines."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from functools import cached_property
 from typing import ClassVar
 
 from messaging_contract.containers.base import BrokerContainer
@@ -18,12 +16,6 @@ class KafkaContainer(BrokerContainer):
     @property
     def url(self) -> str:
         return f"kafka://{HOST}:{self.port}"
-
-    @cached_property
-    def version(self) -> str:
-        jars = self.exec(["ls", "/opt/kafka/libs"]).output
-        found = re.search(r"kafka-clients-(\d[\w.]*)\.jar", jars)
-        return found.group(1) if found else ""
 
     def environment(self) -> dict[str, str]:
         """As soon as one KAFKA_ variable is set the image ignores its defaults, so this is the whole set."""

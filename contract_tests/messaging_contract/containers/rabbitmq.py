@@ -5,26 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from messaging_contract.containers.base import BrokerContainer
 from messaging_contract.containers.ports import HOST
 
 
 class RabbitMQContainer(BrokerContainer):
-    """One RabbitMQ node. `exec("rabbitmqctl ...")` reaches its alarms, policies and users."""
+    """One RabbitMQ node."""
 
     port_inside: ClassVar[int] = 5672
-
-    _version = ""
 
     @property
     def url(self) -> str:
         return f"rabbitmq://guest:guest@{HOST}:{self.port}/"
-
-    @property
-    def version(self) -> str:
-        return self._version
 
     def answers(self) -> bool:
         import pika  # type: ignore[import-untyped, unused-ignore]
@@ -44,9 +38,6 @@ class RabbitMQContainer(BrokerContainer):
         try:
             with _quiet(), pika.BlockingConnection(parameters) as connection:
                 connection.channel()
-                # pika keeps what the server said of itself on an attribute that is not public, nor in its types.
-                handshake: Any = connection
-                self._version = handshake._impl.server_properties["version"]
                 return True
         except (AMQPError, AMQPConnectorException, OSError):
             return False
