@@ -19,7 +19,7 @@ Foreign = Callable[[Source, bytes, dict[str, str]], None]
 
 
 class Link(Protocol):
-    """A connection between client and broker that can be broken."""
+    """A connection between client and broker that can be broken and slowed."""
 
     def connect(self, **options: Any) -> Broker:
         """As `Harness.connect`, through this link."""
@@ -30,8 +30,11 @@ class Link(Protocol):
     def blackhole(self) -> None:
         """Lets connections stand and carries nothing until `resume`."""
 
+    def delay(self, seconds: float) -> None:
+        """Carries everything at least `seconds` later, each way, until `resume`."""
+
     def resume(self) -> None:
-        """Carries everything again."""
+        """Carries everything again, at once."""
 
     def close(self) -> None:
         """Ends it. Idempotent."""

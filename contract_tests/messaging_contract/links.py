@@ -22,6 +22,7 @@ class ProxyLink:
         self._url = url_at(self._proxy.port)
         self.cut = self._proxy.cut
         self.blackhole = self._proxy.blackhole
+        self.delay = self._proxy.delay
         self.resume = self._proxy.resume
         self.close = self._proxy.close
 
@@ -65,6 +66,7 @@ class SharedLink:
         self._url = url
         self.cut = proxy.cut
         self.blackhole = proxy.blackhole
+        self.delay = proxy.delay
         self.resume = proxy.resume
 
     def connect(self, **options: Any) -> Broker:

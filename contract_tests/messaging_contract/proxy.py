@@ -51,7 +51,7 @@ class TcpProxy:
             self._silent = True
 
     def delay(self, seconds: float) -> None:
-        """Carries everything `seconds` later, each way."""
+        """Carries everything at least `seconds` later, each way, until `resume`."""
         with self._changed:
             self._delay = seconds
 

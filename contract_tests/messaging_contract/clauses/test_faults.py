@@ -188,6 +188,29 @@ def test_silent_broker(bench: Bench) -> None:
 
 
 @clause(
+    "faults.slow-network",
+    "Where everything arrives 0.2 s later, each way, nothing is lost, and nothing comes twice.",
+    anchors=[1, 39],
+    on=QUEUE,
+    controls="link",
+    deadline=150,
+)
+def test_slow_network(bench: Bench) -> None:
+    source, ledger, link = bench.source(), bench.ledger(), bench.link()
+    late = 0.2
+    link.delay(late)
+    broker = bench.adopt(link.connect(topology=source.destination))
+    consumer = bench.consume(source, broker=broker)
+    ledger.publish_one(broker, source.destination, ledger.message())
+    ledger.publish(broker, source.destination, ledger.messages(20, keys=5))
+    bench.take(consumer, ledger, ack=True, timeout=_recovery(bench))
+    consumer.flush()
+    bench.quiet(consumer, ledger, bench.harness.quiet + 4 * late)
+    bench.settled(consumer)
+    ledger.check()
+
+
+@clause(
     "faults.futures-end",
     "Every publish_nowait future is done by the producer's deadline, also while the broker is silent or gone.",
     anchors=[13, 19],

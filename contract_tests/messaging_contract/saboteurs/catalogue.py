@@ -61,6 +61,7 @@ SABOTEURS = (
     _line(line.LosesWhatItHeld, "faults.held-across-a-cut"),
     _line(line.HangsWhileDown, "faults.close-during-an-outage"),
     _line(line.ConfirmsWhileDown, "faults.outage"),
+    _line(line.RepeatsWhenSlow, "faults.slow-network"),
     _line(line.WaitsForEver, "faults.futures-end"),
     _line(line.PingsAnyway, "faults.ping"),
     _line(line.AcksWaitForTheBroker, "faults.settled-before-flush-returns"),

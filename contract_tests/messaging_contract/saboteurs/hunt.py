@@ -51,6 +51,7 @@ class MemoryLink:
         self.connect = connect
         self.cut = line.cut
         self.blackhole = line.cut
+        self.delay = line.delay
         self.resume = line.resume
 
     def close(self) -> None:

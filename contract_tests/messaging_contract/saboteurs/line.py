@@ -18,12 +18,14 @@ from messaging_contract.saboteurs.wrap import HonestDriver, HonestReceiver, Hone
 
 
 class Line:
-    """Up or down, and how often it went down. Thread-safe; `changed` guards both."""
+    """Up or down, how often it went down, and how late it is. Thread-safe; `changed` guards all."""
 
     def __init__(self) -> None:
         self.changed = Condition()
         self.up = True
         self.cuts = 0
+        self.late = 0.0
+        """Seconds."""
 
     def cut(self) -> None:
         with self.changed:
@@ -31,9 +33,14 @@ class Line:
             self.cuts += 1
             self.changed.notify_all()
 
+    def delay(self, seconds: float) -> None:
+        with self.changed:
+            self.late = seconds
+
     def resume(self) -> None:
         with self.changed:
             self.up = True
+            self.late = 0.0
             self.changed.notify_all()
 
     def wait_up(self, timeout: float) -> bool:
@@ -58,6 +65,7 @@ class LineSender(HonestSender):
 
     def send(self, messages: Sequence[Message], outgoing: Outgoing, done: Done) -> None:
         if self.line.up:
+            time.sleep(self.line.late)
             super().send(messages, outgoing, done)
             return
         deadline = time.monotonic() + self.options.timeout
@@ -101,6 +109,7 @@ class LineReceiver(HonestReceiver):
         if not self.line.wait_up(timeout):
             return []
         self._reconnect()
+        time.sleep(min(self.line.late, timeout))
         found = super().receive(max_messages, min(max(timeout - (time.monotonic() - started), 0.0), 0.1))
         return found if self._cuts == self.line.cuts else []
 
@@ -222,6 +231,15 @@ class ConfirmsWhileDown(LineSender):
             return
         for index in range(len(messages)):
             done(index, None)
+
+
+class RepeatsWhenSlow(LineSender):
+    """Publishes again what is not confirmed at once."""
+
+    def send(self, messages: Sequence[Message], outgoing: Outgoing, done: Done) -> None:
+        super().send(messages, outgoing, done)
+        if self.line.late:
+            super().send(messages, outgoing, lambda _index, _error: None)
 
 
 class WaitsForEver(LineSender):
