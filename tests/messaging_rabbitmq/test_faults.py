@@ -195,8 +195,13 @@ def test_close_ends_a_blocked_receive(driver: RabbitMQDriver, queue: Queue) -> N
 
 
 def test_no_thread_is_left(options: RabbitMQOptions, queue: Queue) -> None:
+    before = our_threads()  # those of the fixture that declared the queue
     with opened(options) as driver:
         driver.receiver(Source(queue), ConsumerOptions())
         driver.sender(ProducerOptions())
-    driver.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("rabbitmq-consume")]
+        assert {thread.name for thread in our_threads() - before} == {"rabbitmq-publish", "rabbitmq-consume"}
+    assert our_threads() == before
+
+
+def our_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("rabbitmq-")}
