@@ -88,8 +88,13 @@ def test_order_pipeline_in_a_process_each(tmp_path: Path, broker_url: str, topic
         )
         for group in GROUPS
     ]
-    run(PIPELINE, "order-service", "50", cwd=tmp_path, MESSAGING_URL=broker_url, ORDERS_TOPIC=topic)
-    output = "".join(process.communicate(timeout=90)[0] for process in processes)
+    try:
+        run(PIPELINE, "order-service", "50", cwd=tmp_path, MESSAGING_URL=broker_url, ORDERS_TOPIC=topic)
+        output = "".join(process.communicate(timeout=90)[0] for process in processes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
     assert sorted(output.splitlines()) == [f"{group}: 50 orders handled" for group in sorted(GROUPS)]
 
 
