@@ -13,8 +13,7 @@ import messaging
 from messaging import Queue
 from messaging.broker import Broker
 from messaging.errors import AuthenticationFailed, BrokerUnavailable, ConfigurationError, PublishTimeout
-
-from .proxy import Proxy
+from messaging_contract.proxy import TcpProxy
 
 Connect = Callable[..., Broker]
 
@@ -23,29 +22,29 @@ pytestmark = pytest.mark.only("sqs:ministack", "sqs:moto-process")
 
 
 @pytest.fixture
-def proxy(url: str) -> Iterator[Proxy]:
+def proxy(url: str) -> Iterator[TcpProxy]:
     match = re.match(r"sqs://(?:[^@/]*@)?([^:/?,]+):(\d+)", url)
     if match is None:
         pytest.skip("needs an endpoint with host and port")
-    proxy = Proxy(match[1], int(match[2]))
+    proxy = TcpProxy((match[1], int(match[2])))
     yield proxy
     proxy.close()
 
 
-def through(url: str, proxy: Proxy, **options: object) -> str:
+def through(url: str, proxy: TcpProxy, **options: object) -> str:
     extra = "".join(f"&{name}={value}" for name, value in options.items())
     return re.sub(r"(sqs://(?:[^@/]*@)?)[^/?]+", rf"\g<1>127.0.0.1:{proxy.port}", url) + extra
 
 
-def test_nobody_listens(url: str, proxy: Proxy) -> None:
-    proxy.down()
+def test_nobody_listens(url: str, proxy: TcpProxy) -> None:
+    proxy.cut()
     start = time.monotonic()
     with pytest.raises(BrokerUnavailable):
         messaging.connect(through(url, proxy, connect_timeout=1))
     assert time.monotonic() - start < 4.5  # the default is 5
 
 
-def test_nobody_answers(url: str, proxy: Proxy) -> None:
+def test_nobody_answers(url: str, proxy: TcpProxy) -> None:
     proxy.blackhole()
     start = time.monotonic()
     with pytest.raises(BrokerUnavailable):
@@ -74,7 +73,7 @@ def test_credentials_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("ordered", [False, True])
 def test_the_broker_goes_away_and_comes_back_while_publishing(
-    connect: Connect, url: str, name: str, proxy: Proxy, ordered: bool
+    connect: Connect, url: str, name: str, proxy: TcpProxy, ordered: bool
 ) -> None:
     direct = connect(Queue(name, ordered=ordered))
     broker = connect(Queue(name, ordered=ordered), target=through(url, proxy))
@@ -86,9 +85,9 @@ def test_the_broker_goes_away_and_comes_back_while_publishing(
             futures[id] = broker.publish_nowait(name, {"n": len(futures)}, id=id, key=f"k{len(futures) % 5}")
 
     publish(150)
-    proxy.down()
+    proxy.cut()
     publish(150)
-    proxy.up()
+    proxy.resume()
     publish(50)
     broker.flush(30)
     confirmed = {id for id, future in futures.items() if future.exception() is None}
@@ -109,7 +108,7 @@ def test_the_broker_goes_away_and_comes_back_while_publishing(
 
 
 def test_the_broker_goes_away_and_comes_back_while_consuming(
-    connect: Connect, url: str, name: str, proxy: Proxy
+    connect: Connect, url: str, name: str, proxy: TcpProxy
 ) -> None:
     direct = connect(Queue(name))
     broker = connect(Queue(name), target=through(url, proxy, read_timeout=3))
@@ -127,11 +126,11 @@ def test_the_broker_goes_away_and_comes_back_while_consuming(
                 continue
             if len(received) > 100 and not cut:
                 cut = True
-                proxy.down()
+                proxy.cut()
                 for delivery in consumer.receive(1, 0.2):  # it may have been read before
                     received.add(delivery.id)
                     delivery.ack()
-                proxy.up()
+                proxy.resume()
         assert received == set(sent)
         while consumer.lag() and time.monotonic() < deadline:
             try:
@@ -142,7 +141,7 @@ def test_the_broker_goes_away_and_comes_back_while_consuming(
         assert consumer.lag() == 0
 
 
-def test_a_publish_that_nobody_answers_ends_in_time(connect: Connect, url: str, name: str, proxy: Proxy) -> None:
+def test_a_publish_that_nobody_answers_ends_in_time(connect: Connect, url: str, name: str, proxy: TcpProxy) -> None:
     connect(Queue(name))
     broker = connect(Queue(name), target=through(url, proxy, read_timeout=2))
     with broker.producer(timeout=1.0) as producer:
@@ -153,7 +152,7 @@ def test_a_publish_that_nobody_answers_ends_in_time(connect: Connect, url: str, 
         assert time.monotonic() - start < 10  # the default is 30
 
 
-def test_close_is_bounded_when_nobody_answers(connect: Connect, url: str, name: str, proxy: Proxy) -> None:
+def test_close_is_bounded_when_nobody_answers(connect: Connect, url: str, name: str, proxy: TcpProxy) -> None:
     direct = connect(Queue(name))
     broker = connect(Queue(name), target=through(url, proxy, read_timeout=2))
     direct.publish_many(name, [b"x"] * 5)
