@@ -315,7 +315,10 @@ class Admin:
     def _outsider(self, group: str) -> Consumer:
         """A consumer that never joins its group."""
         config = self._options.client(
-            group_id=group, enable_auto_commit=False, socket_timeout_ms=round(self._timeout * 1000)
+            group_id=group,
+            enable_auto_commit=False,
+            socket_timeout_ms=round(self._timeout * 1000),
+            session_timeout_ms=1,  # never used, and the client refuses a max.poll.interval.ms of the user's below it
         )
         return Consumer(config)
 

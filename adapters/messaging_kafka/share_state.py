@@ -74,7 +74,11 @@ def _records(options: KafkaOptions, ends: dict[int, int]) -> list[tuple[bytes, b
     if not ends:
         return []
     config = options.client(
-        group_id="anybroker-share-state", enable_auto_commit=False, enable_partition_eof=True, fetch_wait_max_ms=10
+        group_id="anybroker-share-state",
+        session_timeout_ms=1,  # see Admin._outsider
+        enable_auto_commit=False,
+        enable_partition_eof=True,
+        fetch_wait_max_ms=10,
     )
     found: list[tuple[bytes, bytes | None]] = []
     deadline = time.monotonic() + _TIMEOUT
