@@ -270,6 +270,7 @@ class ShareLoop:
         if self.settled or self._moved:
             self._drain()
         if self._flushes and not self.copying:
+            self._drain()  # the last copy may have been confirmed since
             self._flush_now()
         now = time.monotonic()
         if self._batch.open:
