@@ -15,7 +15,8 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 import messaging
-from messaging import Delivery
+from messaging import Broker, Delivery
+from messaging.capabilities import Support
 
 
 class Cluster:
@@ -50,13 +51,13 @@ class Cluster:
         (future,) = self.admin.describe_configs([ConfigResource(kind, name)]).values()
         return {key: entry.value for key, entry in future.result(15).items()}
 
-    def configure(self, topic: str, **settings: str) -> None:
-        """Changes settings of a topic; underscores stand for dots."""
+    def configure(self, name: str, kind: ResourceType = ResourceType.TOPIC, **settings: str) -> None:
+        """Changes settings of a topic or a group; underscores stand for dots."""
         entries = [
             ConfigEntry(key.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
             for key, value in settings.items()
         ]
-        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+        resource = ConfigResource(kind, name, incremental_configs=entries)
         self.admin.incremental_alter_configs([resource])[resource].result(15)
 
     def records(self, topic: str) -> list[Any]:
@@ -81,9 +82,11 @@ class Cluster:
         finally:
             consumer.close()
 
-    def produce(self, topic: str, *values: bytes | None, **fields: Any) -> None:
-        """Puts records into a topic as another program would."""
-        producer = Producer({"bootstrap.servers": self.bootstrap})
+    def produce(self, topic: str, *values: bytes | None, at_once: bool = False, **fields: Any) -> None:
+        """Puts records into a topic as another program would. `at_once`: in one batch a partition."""
+        # Nothing is sent before the flush, which waits for no linger.
+        linger = {"linger.ms": 10_000} if at_once else {}
+        producer = Producer({"bootstrap.servers": self.bootstrap, **linger})
         for value in values:
             producer.produce(topic, value, **fields)
         assert producer.flush(15) == 0
@@ -102,3 +105,7 @@ def take(consumer: messaging.Consumer, count: int, within: float = 20.0) -> list
 def one_partition(topic: str, *groups: messaging.Subscription | str, ordered: bool = False) -> messaging.Topic:
     """A topic whose messages all follow one another."""
     return messaging.Topic(topic, *(groups or ("g",)), ordered=ordered, native={"kafka": {"partitions": 1}})
+
+
+def uses_share_groups(broker: Broker) -> bool:
+    return broker.capabilities.queues.support is Support.NATIVE

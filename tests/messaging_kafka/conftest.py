@@ -12,7 +12,7 @@ from messaging import Broker
 from messaging.topology import Destination
 from messaging_contract.harness import Harness
 
-from .cluster import Cluster
+from .cluster import Cluster, uses_share_groups
 
 
 @pytest.fixture
@@ -49,3 +49,11 @@ def connect(url: str) -> Iterator[Callable[..., Broker]]:
         with messaging.connect(url) as cleaner:
             for topology in declared:
                 cleaner.delete(topology)
+
+
+@pytest.fixture
+def shares(connect: Callable[..., Broker]) -> Callable[..., Broker]:
+    """Connects to a Kafka that has share groups."""
+    if not uses_share_groups(connect()):
+        pytest.skip("this Kafka has no share groups")
+    return connect

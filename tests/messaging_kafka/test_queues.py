@@ -10,24 +10,11 @@ from confluent_kafka import ShareConsumer
 from confluent_kafka.admin import ResourceType
 
 from messaging import Broker, Queue
-from messaging.capabilities import Support
 from messaging.errors import TopologyError, UnsupportedCapability
 
-from .cluster import Cluster, take
+from .cluster import Cluster, take, uses_share_groups
 
 Connect = Callable[..., Broker]
-
-
-def uses_share_groups(broker: Broker) -> bool:
-    return broker.capabilities.queues.support is Support.NATIVE
-
-
-@pytest.fixture
-def shares(connect: Connect) -> Connect:
-    """Connects to a Kafka that has share groups."""
-    if not uses_share_groups(connect()):
-        pytest.skip("this Kafka has no share groups")
-    return connect
 
 
 def what_the_group_still_has(cluster: Cluster, queue: str, count: int) -> dict[bytes, int]:
@@ -50,8 +37,9 @@ def what_the_group_still_has(cluster: Cluster, queue: str, count: int) -> dict[b
 
 @pytest.mark.only("kafka:4.2")
 def test_a_share_group_keeps_what_was_not_acked(shares: Connect, cluster: Cluster, name: str) -> None:
-    broker = shares(Queue(name))
-    broker.publish_many(name, [b"%d" % n for n in range(10)])
+    broker = shares(Queue(name, native={"kafka": {"partitions": 1}}))
+    # One batch, so that one poll brings all: what keeps a waiting receive from the next poll is moved (see below).
+    cluster.produce(name, *(b"%d" % n for n in range(10)), at_once=True)
     with broker.subscribe(name) as consumer:
         taken = take(consumer, 10)
         left = {d.body for d in taken if int(d.body) % 3 == 0}
@@ -61,6 +49,34 @@ def test_a_share_group_keeps_what_was_not_acked(shares: Connect, cluster: Cluste
     assert broker.depth(name) == len(left)
     assert cluster.committed(f"{name}--queue", name) == {}
     assert what_the_group_still_has(cluster, name, len(left)) == dict.fromkeys(left, 2)
+    assert cluster.records(f"{name}--retry") == []
+
+
+@pytest.mark.only("kafka:4.2")
+def test_what_keeps_a_receive_waiting_is_moved_to_the_retry_topic(
+    shares: Connect, cluster: Cluster, name: str, eventually: Callable[..., None]
+) -> None:
+    broker = shares(Queue(name, native={"kafka": {"partitions": 1}}))
+    cluster.produce(name, b"0", b"1", at_once=True)
+    with broker.subscribe(name) as consumer:
+        first, second = take(consumer, 2)
+
+        def moved() -> bool:
+            assert consumer.receive(1, 0.5) == []
+            return sorted(record.value() for record in cluster.records(f"{name}--retry")) == [b"0", b"1"]
+
+        eventually(moved, 20)
+        assert broker.depth(name) == 2
+        first.ack()
+        consumer.flush()
+        assert broker.depth(name) == 1
+    assert what_the_group_still_has(cluster, name, 0) == {}
+    with broker.subscribe(name) as consumer:
+        (again,) = take(consumer, 1)
+        assert (again.body, again.attempt) == (second.body, 2)
+        again.ack()
+        consumer.flush()
+        assert broker.depth(name) == 0
 
 
 @pytest.mark.only("kafka:4.2")
