@@ -149,11 +149,11 @@ def test_without_a_heartbeat_a_lease_lapses_and_its_ack_is_refused(connect: Conn
 def test_the_heartbeat_keeps_what_is_held_and_what_is_buffered(connect: Connect, name: str) -> None:
     broker = connect(Queue(name))
     broker.publish_many(name, [b"x"] * 12)
-    with broker.subscribe(name, lease=3) as holder:
+    with broker.subscribe(name, lease=2) as holder:
         held = take(holder, 5)
         assert until(lambda: broker.depth(name) == 0)
         with broker.subscribe(name) as other:
-            nothing_for(other, 4.0)
+            nothing_for(other, 3.0)
         held += take(holder, 7)
         assert {d.attempt for d in held} == {1}
         holder.ack(held)
@@ -167,7 +167,7 @@ def test_extend(connect: Connect, name: str) -> None:
     with broker.subscribe(name, lease=2, heartbeat=False) as consumer:
         (delivery,) = take(consumer, 1)
         delivery.extend(5)
-        nothing_for(consumer, 3.5)
+        nothing_for(consumer, 2.5)
         delivery.ack()
         consumer.flush()
         with pytest.raises(UnsupportedCapability):
