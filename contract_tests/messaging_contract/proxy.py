@@ -64,6 +64,12 @@ class TcpProxy:
                 self._listener = _listen(self.port)
             self._changed.notify_all()
 
+    @property
+    def connections(self) -> int:
+        """How many connections are carried now."""
+        with self._changed:
+            return len(self._sockets) // 2
+
     def close(self) -> None:
         """Resets every connection and joins the threads. Idempotent."""
         with self._changed:
