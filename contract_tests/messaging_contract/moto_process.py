@@ -24,7 +24,7 @@ class MotoProcess:
 
     @property
     def url(self) -> str:
-        return f"sqs://{HOST}:{self.port}?region=us-east-1&access_key=test&secret_key=test"
+        return f"sqs://{HOST}:{self.port}?region=us-east-1&access_key=test&secret_key=test&receivers=1"
 
     def start(self) -> None:
         """Raises OSError when it ends at once or does not answer within 30 seconds."""

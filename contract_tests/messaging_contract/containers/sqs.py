@@ -70,6 +70,8 @@ class MotoContainer(SQSContainer):
     """moto's server: SQS and SNS."""
 
     port_inside: ClassVar[int] = 5000
+    # Nothing in it keeps two receives at the same moment from taking the same message.
+    options: ClassVar[str] = "&receivers=1"
     # As the container's first process it has no handler for SIGTERM, and would be waited for in vain.
     stop_signal: ClassVar[str | None] = "SIGINT"
 
