@@ -6,7 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from threading import Event, Thread
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from messaging.patterns import MATCH_ALL, matcher
 from messaging.topology import Source
 
 from .admin import Admin
+from .answers import answer
 from .errors import translate
 from .groups import order_mark
 from .records import KafkaDelivery, type_of
@@ -35,9 +36,6 @@ from .tracker import OffsetTracker
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_LOOK = 0.2
-"""Seconds after which whoever waits for the owner thread looks whether there still is one."""
 AHEAD = 1000
 """Records read ahead of what may be handed out (`prefetch`), as the client itself does: nobody else could have them."""
 _AHEAD_BYTES = 64 * 1024 * 1024
@@ -146,16 +144,12 @@ class GroupLoop:
         self._answer(future, timeout)
 
     def _answer(self, future: Future[T], timeout: float) -> T:
-        deadline = time.monotonic() + timeout
-        while not future.done() and time.monotonic() < deadline:
-            wait([future], min(max(deadline - time.monotonic(), 0.0), _LOOK))
-            if not self._thread.is_alive() and not future.done():
-                raise self.failure or Closed(f"the consumer of {self._source} was closed meanwhile")
-        if not future.done():
-            if self._stop:
-                raise Closed(f"the consumer of {self._source} was closed meanwhile")
-            raise BrokerUnavailable(f"{self._source}: not done within {timeout:g} s")
-        return future.result()
+        try:
+            return answer(future, timeout, self._thread)
+        except TimeoutError:
+            if self._stop or not self._thread.is_alive():
+                raise self.failure or Closed(f"the consumer of {self._source} was closed meanwhile") from None
+            raise BrokerUnavailable(f"{self._source}: not done within {timeout:g} s") from None
 
     def stop(self) -> None:
         """Ends the thread soon: it commits what is settled and leaves the group."""

@@ -13,7 +13,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from threading import Event, Thread
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ from messaging.errors import (
 )
 from messaging.topology import Source
 
+from .answers import answer
 from .errors import translate
 from .records import KafkaDelivery
 from .share_member import Membership
@@ -38,9 +39,6 @@ from .share_member import Membership
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_LOOK = 0.2
-"""Seconds after which whoever waits for the owner thread looks whether there still is one."""
 _POLL = 0.1
 """Seconds a poll waits for records, so also until a command is seen."""
 _COMMIT_EVERY = 0.2
@@ -203,16 +201,12 @@ class ShareLoop:
         self._answer(future, timeout)
 
     def _answer(self, future: Future[T], timeout: float) -> T:
-        deadline = time.monotonic() + timeout
-        while not future.done() and time.monotonic() < deadline:
-            wait([future], min(max(deadline - time.monotonic(), 0.0), _LOOK))
-            if not self._thread.is_alive() and not future.done():
-                raise self.failure or Closed(f"the consumer of {self._source} was closed meanwhile")
-        if not future.done():
-            if self._stop:
-                raise Closed(f"the consumer of {self._source} was closed meanwhile")
-            raise BrokerUnavailable(f"{self._source}: not done within {timeout:g} s")
-        return future.result()
+        try:
+            return answer(future, timeout, self._thread)
+        except TimeoutError:
+            if self._stop or not self._thread.is_alive():
+                raise self.failure or Closed(f"the consumer of {self._source} was closed meanwhile") from None
+            raise BrokerUnavailable(f"{self._source}: not done within {timeout:g} s") from None
 
     def moved(self, batch: Batch, delivery: ShareDelivery, confirmed: bool) -> None:
         """The copy that `move` was asked for is confirmed, or failed."""

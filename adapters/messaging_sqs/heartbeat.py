@@ -104,7 +104,7 @@ class Heartbeat:
                         wait = min(wait, left)
                     else:
                         # Somebody else gets it now, or this consumer again: it holds no place here any more.
-                        self._lose(lease)
+                        self._settlements.lose(lease)
                 for lease, _ in work:
                     lease.extending = True
                 if not work:
@@ -131,10 +131,6 @@ class Heartbeat:
             return most
         return 0
 
-    def _lose(self, lease: Lease) -> None:
-        for other in self._leases.lose(lease):
-            self._settlements.release(other, 0.0)
-
     def _extend(self, leases: Sequence[Lease], timeouts: Sequence[int], doing: str) -> Outcomes:
         """One call for leases that are marked `extending`; unmarks them."""
         before = time.monotonic()
@@ -151,7 +147,7 @@ class Heartbeat:
                     if outcome is None:
                         lease.deadline = before + timeout
                     elif isinstance(outcome, LeaseLost) and not lease.settled:
-                        self._lose(lease)
+                        self._settlements.lose(lease)
                 for lease in leases:
                     lease.extending = False
                     if lease.after is not None:

@@ -94,7 +94,7 @@ class SQSReceiver(Receiver):
                 with self._leases.lock:
                     for delivery in taken:
                         if delivery not in live:
-                            self._lose(_lease(delivery))
+                            self._settlements.lose(_lease(delivery))
             if live:
                 return live
 
@@ -282,17 +282,13 @@ class SQSReceiver(Receiver):
         if self._leases.settle(lease):
             return True
         if not lease.settled and not lease.lost:  # lapsed
-            self._lose(lease)
+            self._settlements.lose(lease)
         return False
 
     def _give_back_all(self) -> None:
         for lease in list(self._leases.held):
             if self._settle(lease):
                 self._settlements.release(lease, 0.0)
-
-    def _lose(self, lease: Lease) -> None:
-        for other in self._leases.lose(lease):
-            self._settlements.release(other, 0.0)
 
     def _report_lost(self, what: str, lost: Sequence[Lease]) -> None:
         for _ in lost:

@@ -63,6 +63,7 @@ class Settlements:
         self._driver = driver
         self._source = source
         self._url = url
+        self._leases = leases
         self._lock = leases.lock
         self._work = Condition(self._lock)
         self._idle = Condition(self._lock)
@@ -87,7 +88,7 @@ class Settlements:
         """Settlements not yet carried out."""
         return self._pending
 
-    # The three below are called under the lock.
+    # The four below are called under the lock.
 
     def delete(self, leases: Sequence[Lease]) -> None:
         """Ack."""
@@ -105,6 +106,11 @@ class Settlements:
             lease.after = lambda: self._release(settlement)
         else:
             self._release(settlement)
+
+    def lose(self, lease: Lease) -> None:
+        """The lease is gone. Gives back what is held of its group, which would overtake it."""
+        for other in self._leases.lose(lease):
+            self.release(other, 0.0)
 
     def reject(self, delivery: SQSDelivery, reason: str) -> None:
         """Copy to the dead-letter queue, then delete."""
