@@ -16,7 +16,7 @@ from .errors import translate
 from .groups import group_of, lag_of
 from .options import KafkaOptions
 from .share_member import Membership
-from .share_state import share_lag
+from .share_state import has_begun, share_lag
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,10 @@ LOCK = 60.0
 """Seconds that the broker keeps a record for one consumer: the most it allows by default, its own default being 30."""
 
 _COORDINATOR_WITHIN = 10.0
-"""Seconds to wait for that coordinator. A cluster that is just made needs some."""
+"""Seconds to wait for the group's coordinator. A cluster that is just made needs some."""
+_BEGUN_WITHIN = 45.0
+"""Seconds to wait until a new group has begun in every partition. The broker tries again 30 seconds after it failed
+(`group.share.initialize.retry.interval.ms`), as it does when the share coordinator's own topic is just being made."""
 
 _RESET = "share.auto.offset.reset"
 _LOCK = "share.record.lock.duration.ms"
@@ -98,7 +101,7 @@ class ShareGroups:
             )
         if create:
             self._admin.configure(ResourceType.GROUP, group, wanted)
-            self._initialise(source)
+            self._begin_everywhere(source)
 
     def check_unused(self, source: Source) -> None:
         """Raises TopologyError when a queue that is to be read by a consumer group is read by a share group."""
@@ -125,8 +128,24 @@ class ShareGroups:
             settings = dict.fromkeys((_RESET, _LOCK, _ISOLATION))
             self._admin.configure(ResourceType.GROUP, share_group(queue), settings)
 
-    def _initialise(self, source: Source) -> None:
-        # The first member of a new share group waits a heartbeat (5 seconds) for its partitions; later ones do not.
+    def _begin_everywhere(self, source: Source) -> None:
+        """Has the broker begin a new group in every partition, which it does for a member; it delivers nothing before.
+
+        The first receiver would do, but it hears of its partitions a heartbeat (5 seconds) late, or half a minute.
+        """
+        group, topic = share_group(source.name), source.destination.name
+        deadline = time.monotonic() + _BEGUN_WITHIN
+        while time.monotonic() < deadline:
+            self._join_and_leave(source)
+            if has_begun(self._admin, self._options, group, topic):
+                return
+        log.warning(
+            "share group %r has not begun in every partition after %g s: what is there is delivered late",
+            group,
+            _BEGUN_WITHIN,
+        )
+
+    def _join_and_leave(self, source: Source) -> None:
         member = Membership()
         config = self._options.client(group_id=share_group(source.name), share_acknowledgement_mode="explicit")
         try:

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from messaging.errors import BrokerUnavailable, DestinationNotFound
@@ -52,6 +52,12 @@ def share_lag(admin: Admin, options: KafkaOptions, group: str, topic: str) -> in
     return lag
 
 
+def has_begun(admin: Admin, options: KafkaOptions, group: str, topic: str) -> bool:
+    """Whether `group` has a beginning in every partition of `topic`. Raises BrokerUnavailable, DestinationNotFound."""
+    partitions = len(admin.ends(topic))
+    return len(_read(admin, options, group, topic, partitions)) == partitions
+
+
 def _read(admin: Admin, options: KafkaOptions, group: str, topic: str, partitions: int) -> dict[int, Progress]:
     try:
         count = admin.require(STATE_TOPIC)
@@ -60,9 +66,10 @@ def _read(admin: Admin, options: KafkaOptions, group: str, topic: str, partition
     id_bytes = _id_bytes(admin.topic_id(topic))
     wanted = {_key(group, id_bytes, p): p for p in range(partitions)}
     homes = {_home(group, id_bytes, p, count) for p in range(partitions)}
-    ends = {p: end for p, end in admin.ends(STATE_TOPIC).items() if p in homes and end > 0}
+    starts = admin.offsets(STATE_TOPIC, OffsetSpec.earliest(), count)
+    filled = {p: starts[p] for p, end in admin.ends(STATE_TOPIC).items() if p in homes and end > starts[p]}
     progress: dict[int, Progress] = {}
-    for key, value in _records(options, ends):
+    for key, value in _records(options, filled):
         partition = wanted.get(key[2:])
         if partition is not None and value is not None:
             before = progress.get(partition, Progress())
@@ -70,8 +77,9 @@ def _read(admin: Admin, options: KafkaOptions, group: str, topic: str, partition
     return progress
 
 
-def _records(options: KafkaOptions, ends: dict[int, int]) -> list[tuple[bytes, bytes | None]]:
-    if not ends:
+def _records(options: KafkaOptions, starts: dict[int, int]) -> list[tuple[bytes, bytes | None]]:
+    """Keys and values of the state topic's partitions from these offsets on."""
+    if not starts:
         return []
     config = options.client(
         group_id="anybroker-share-state",
@@ -85,8 +93,9 @@ def _records(options: KafkaOptions, ends: dict[int, int]) -> list[tuple[bytes, b
     try:
         consumer = Consumer(config)
         try:
-            consumer.assign([TopicPartition(STATE_TOPIC, p, OFFSET_BEGINNING) for p in ends])
-            left = set(ends)
+            # Offsets, not OFFSET_BEGINNING: the client takes half a second to find out what that is.
+            consumer.assign([TopicPartition(STATE_TOPIC, p, offset) for p, offset in starts.items()])
+            left = set(starts)
             while left:
                 if time.monotonic() > deadline:
                     raise BrokerUnavailable(f"{STATE_TOPIC} could not be read within {_TIMEOUT:g} s")
