@@ -41,14 +41,16 @@ def main(arguments: list[str] | None = None) -> int:
         for target in options.broker:
             check_target(target)
         settings = Settings.of(options.broker, options.containers, options.require, os.environ)
-        session = ContractSession(settings, reports)
+        session = ContractSession(settings, reports, *_part(options.part))
     except (ValueError, ConfigurationError) as error:
         parser.error(str(error))
+    one = options.exitfirst or options.verbose or options.part
     brokers = len(settings.brokers) + len(settings.containers)
-    jobs = min(options.jobs or (1 if options.exitfirst or options.verbose else 4 * (os.cpu_count() or 1)), brokers)
+    jobs = options.jobs or (1 if one else 8 * (os.cpu_count() or 1))
+    jobs = min(jobs, brokers if options.k else parallel.parts(settings))
     if jobs > 1:
-        if options.exitfirst or options.verbose:
-            parser.error("-x and -v are for one broker at a time: leave -j away, or say -j 1")
+        if one:
+            parser.error("-x, -v and --part are for one broker at a time: leave -j away, or say -j 1")
         chosen = ["-k", options.k] if options.k else []
         return parallel.run(settings, jobs, chosen, all_clauses(), reports, partial(print, flush=True))
     return int(pytest.main(_pytest_arguments(options), plugins=[session]))
@@ -75,6 +77,14 @@ def _pytest_arguments(options: argparse.Namespace) -> list[str]:
     if options.verbose:
         chosen.append("-v")
     return chosen
+
+
+def _part(text: str) -> tuple[int, int]:
+    """`2/3` is the second of three. Raises ValueError."""
+    part, slash, parts = (text or "1/1").partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise ValueError(f"--part {text}: must be I/N with I from 1 to N, such as 2/3")
+    return int(part), int(parts)
 
 
 def _list(as_json: bool) -> int:
@@ -115,8 +125,10 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="brokers at a time (four times the cores; 1 with -x or -v)",
+        help="processes at a time (eight times the cores; 1 with -x, -v or --part). Slow brokers that are started "
+        "here are started more than once when there are enough, each for a part of the clauses",
     )
+    parser.add_argument("--part", default="", metavar="I/N", help="only the I-th of N parts of the clauses")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line a clause")
     parser.add_argument("--report", action="append", default=[], metavar="FILE", help=".md, .json, .html (repeatable)")
     parser.add_argument("--list", action="store_true", help="show the clauses and what they cover, and stop")

@@ -1,4 +1,4 @@
-"""Several brokers at a time, a process each: the clauses wait far more than they compute."""
+"""Several brokers at a time, a process each, the slow ones in parts: the clauses wait far more than they compute."""
 
 from __future__ import annotations
 
@@ -36,37 +36,70 @@ class _Child:
     matrix: Matrix
 
 
+@dataclass(frozen=True)
+class _Target:
+    """A broker, or one of the parts that its clauses are divided into."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+
 def run(
     settings: Settings, jobs: int, chosen: Sequence[str], clauses: list[Clause], reports: list[Path], say: Say
 ) -> int:
-    """Runs `jobs` brokers at a time, and reports as one run. Returns the exit status.
+    """Runs `jobs` brokers or parts at a time, and reports as one run. Returns the exit status.
 
     chosen: further arguments for each. clauses: all there are, the rows of the matrix.
     """
     started = time.monotonic()
     names = [candidate.name for candidate in candidates(settings)]
-    targets = [("--broker", broker) for broker in settings.brokers]
-    targets += [("--containers", spec) for spec in settings.containers]
+    targets = _targets(settings, names, divided=not chosen and jobs >= parts(settings))
+    left = Counter(target.name for target in targets)
     done: list[_Child] = []
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(jobs) as pool:
         running = []
-        for number, (name, target) in enumerate(zip(names, targets, strict=True)):
-            arguments = [*target, *chosen, *(["--require"] if settings.require else [])]
-            running.append(pool.submit(_run, name, arguments, clauses, Path(scratch) / f"{number}.json"))
+        for number, target in enumerate(targets):
+            arguments = [*target.arguments, *chosen, *(["--require"] if settings.require else [])]
+            running.append(pool.submit(_run, target.name, arguments, clauses, Path(scratch) / f"{number}.json"))
         for future in as_completed(running):
             child = future.result()
             done.append(child)
             if child.status:
                 say(child.output)
-            say(f"{child.name}: {summary(child.matrix, child.name)}")
+            left[child.name] -= 1
+            if not left[child.name]:
+                say(f"{child.name}: {summary(_merge([c for c in done if c.name == child.name], clauses), child.name)}")
     matrix = _merge(sorted(done, key=lambda child: names.index(child.name)), clauses)
     show(matrix, say, sys.stdout.isatty(), 120)
     for path in reports:
         write(matrix, path)
         say(f"report: {path}")
-    say(f"{len(names)} brokers, {jobs} at a time, in {time.monotonic() - started:.0f} s")
+    say(f"{len(names)} brokers in {len(targets)} parts, {jobs} at a time, in {time.monotonic() - started:.0f} s")
     say(_closing(matrix))
     return next((child.status for child in done if child.status), 0)
+
+
+def parts(settings: Settings) -> int:
+    """How many processes have something to do. A broker that the suite starts may be started once a part."""
+    return len(settings.brokers) + sum(_parts(spec) for spec in settings.containers)
+
+
+def _parts(spec: str) -> int:
+    try:
+        from messaging_contract.containers import catalogue
+    except ImportError:
+        return 1
+    return catalogue.find(spec).parts
+
+
+def _targets(settings: Settings, names: list[str], divided: bool) -> list[_Target]:
+    own = len(settings.brokers)
+    targets = [_Target(n, ("--broker", b)) for n, b in zip(names[:own], settings.brokers, strict=True)]
+    for name, spec in zip(names[own:], settings.containers, strict=True):
+        count = _parts(spec) if divided else 1
+        for part in range(1, count + 1):
+            targets.append(_Target(name, ("--containers", spec, "--part", f"{part}/{count}")))
+    return targets
 
 
 def _run(name: str, arguments: list[str], clauses: list[Clause], report: Path) -> _Child:
@@ -98,7 +131,7 @@ def _merge(children: list[_Child], clauses: list[Clause]) -> Matrix:
     run = {clause.id for child in children if child.matrix.results for clause in child.matrix.clauses}
     return Matrix(
         [clause for clause in clauses if clause.id in run],
-        [child.name for child in children],
+        list(dict.fromkeys(child.name for child in children)),
         [result for child in children for result in child.matrix.results],
         {name: reason for child in children for name, reason in child.matrix.unavailable.items()},
     )

@@ -23,12 +23,13 @@ _RESULT = "messaging_contract"
 class ContractSession:
     """A pytest plugin object, one a run. It parametrizes every clause over the brokers, and runs it.
 
-    reports: files to write the matrix to.
+    reports: files to write the matrix to. part: of so many `parts` of the clauses only this one, from 1.
     """
 
-    def __init__(self, settings: Settings, reports: list[Path]) -> None:
+    def __init__(self, settings: Settings, reports: list[Path], part: int = 1, parts: int = 1) -> None:
         self._settings = settings
         self._reports = reports
+        self._part, self._parts = part, parts
         self._candidates = candidates(settings)
         self._unavailable: dict[str, str] = {}
         self._results: list[Result] = []
@@ -44,11 +45,22 @@ class ContractSession:
             names = [candidate.name for candidate in self._candidates]
             metafunc.parametrize("contract_broker", self._candidates, ids=names, indirect=True, scope="session")
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        chosen: list[pytest.Item] = []
+        others: list[pytest.Item] = []
+        numbers: dict[str, int] = {}
         for item in items:
             clause = clause_of(getattr(item, "function", None))
-            if clause is not None:
-                item.extra_keyword_matches.add(clause.id)
+            if clause is None:
+                chosen.append(item)
+                continue
+            item.extra_keyword_matches.add(clause.id)
+            # Every N-th clause: the slow ones are neighbours, so they are spread.
+            number = numbers.setdefault(clause.id, len(numbers))
+            (chosen if number % self._parts == self._part - 1 else others).append(item)
+        if others:
+            items[:] = chosen
+            config.hook.pytest_deselected(items=others)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         found = [clause_of(getattr(item, "function", None)) for item in session.items]

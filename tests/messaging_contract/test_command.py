@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -94,6 +95,17 @@ def test_a_broker_whose_process_dies_is_a_failure(tmp_path: Path) -> None:
     assert "harnesses:honest: 1 pass" in ended.stdout
 
 
+def test_parts_are_the_whole(tmp_path: Path) -> None:
+    def ran(*part: str) -> list[str]:
+        ended = suite(tmp_path, "--broker", "memory://", "-k", "meta or headers", "--report", "r.json", *part)
+        assert ended.returncode == 0, ended.stdout
+        return [row["id"] for row in json.loads((tmp_path / "r.json").read_text("utf-8"))["clauses"]]
+
+    parts = [ran("--part", f"{part}/3") for part in (1, 2, 3)]
+    assert all(parts)
+    assert sorted(sum(parts, [])) == sorted(ran())
+
+
 def test_two_brokers_of_one_name_are_refused(tmp_path: Path) -> None:
     ended = suite(tmp_path, "--broker", "harnesses:honest", "--broker", "harnesses:honest")
     assert ended.returncode == 2
@@ -137,6 +149,8 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     two = ["--broker", "memory://", "--broker", "harnesses:honest", "-j", "2"]
     for arguments in (
         ["--containers", "rabitmq"], ["--broker", "memory://", "--report", "r.pdf"], [*two, "-x"], [*two, "-v"],
+        ["--broker", "memory://", "--part", "3"], ["--broker", "memory://", "--part", "0/2"],
+        ["--broker", "memory://", "--part", "3/2"], [*two, "--part", "1/2"],
     ):  # fmt: skip
         ended = suite(tmp_path, *arguments)
         assert ended.returncode == 2

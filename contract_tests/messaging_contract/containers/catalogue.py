@@ -19,12 +19,16 @@ class UnknownContainer(ValueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """A broker the suite can start. `image` is the official one; the environment variable `variable` overrides it."""
+    """A broker the suite can start. `image` is the official one; the environment variable `variable` overrides it.
+
+    parts: how many containers of it the suite divides its clauses over when it may run many processes.
+    """
 
     name: str
     container_class: Callable[[str, str, str], BrokerContainer]
     image: str
     variable: str
+    parts: int = 1
 
     def container(self) -> BrokerContainer:
         """Returns a container, not started, of the image that applies now."""
@@ -36,11 +40,11 @@ _ENTRIES = {
     for entry in (
         Entry("rabbitmq:3.10", RabbitMQContainer, "rabbitmq:3.10", "MESSAGING_IMAGE_RABBITMQ_3_10"),
         Entry("rabbitmq:4", RabbitMQContainer, "rabbitmq:4", "MESSAGING_IMAGE_RABBITMQ_4"),
-        Entry("kafka:4.1", KafkaContainer, "apache/kafka:4.1.0", "MESSAGING_IMAGE_KAFKA_4_1"),
-        Entry("kafka:4.2", KafkaContainer, "apache/kafka:4.2.0", "MESSAGING_IMAGE_KAFKA_4_2"),
+        Entry("kafka:4.1", KafkaContainer, "apache/kafka:4.1.0", "MESSAGING_IMAGE_KAFKA_4_1", 2),
+        Entry("kafka:4.2", KafkaContainer, "apache/kafka:4.2.0", "MESSAGING_IMAGE_KAFKA_4_2", 3),
         Entry("sqs:elasticmq", ElasticMQContainer, "softwaremill/elasticmq-native:1.6.11", "MESSAGING_IMAGE_ELASTICMQ"),
-        Entry("sqs:ministack", MinistackContainer, "ministackorg/ministack:1.5.33", "MESSAGING_IMAGE_MINISTACK"),
-        Entry("sqs:moto", MotoContainer, "motoserver/moto:5.2.5", "MESSAGING_IMAGE_MOTO"),
+        Entry("sqs:ministack", MinistackContainer, "ministackorg/ministack:1.5.33", "MESSAGING_IMAGE_MINISTACK", 2),
+        Entry("sqs:moto", MotoContainer, "motoserver/moto:5.2.5", "MESSAGING_IMAGE_MOTO", 3),
     )
 }
 
