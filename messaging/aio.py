@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
+from weakref import WeakSet
 
 from messaging import broker as sync
 from messaging.capabilities import Capabilities
@@ -77,6 +78,7 @@ class AsyncBroker(_OfOneLoop):
         chosen = options or ProducerOptions()
         self._producer = broker.producer(timeout=chosen.timeout, max_in_flight=chosen.max_in_flight, on_full="raise")
         self._slots = asyncio.Semaphore(chosen.max_in_flight)
+        self._consumers: WeakSet[AsyncConsumer] = WeakSet()
 
     @property
     def name(self) -> str:
@@ -131,13 +133,18 @@ class AsyncBroker(_OfOneLoop):
         self, destination: str | Destination, group: str | None = None, *, pattern: str | None = None, **options: Any
     ) -> AsyncConsumer:
         """As `Broker.subscribe`."""
-        return AsyncConsumer(await self._call(self.sync.subscribe, destination, group, pattern=pattern, **options))
+        return self._own(await self._call(self.sync.subscribe, destination, group, pattern=pattern, **options))
 
     async def dead_letters(
         self, destination: str | Destination, group: str | None = None, **options: Any
     ) -> AsyncConsumer:
         """As `Broker.dead_letters`."""
-        return AsyncConsumer(await self._call(self.sync.dead_letters, destination, group, **options))
+        return self._own(await self._call(self.sync.dead_letters, destination, group, **options))
+
+    def _own(self, consumer: Consumer) -> AsyncConsumer:
+        owned = AsyncConsumer(consumer)
+        self._consumers.add(owned)
+        return owned
 
     async def depth(self, destination: str | Destination, group: str | None = None) -> int:
         """As `Broker.depth`."""
@@ -158,6 +165,8 @@ class AsyncBroker(_OfOneLoop):
     async def close(self) -> None:
         """As `Broker.close`."""
         await self._call(self.sync.close)
+        for consumer in list(self._consumers):
+            consumer.end()
 
     async def __aenter__(self) -> Self:
         return self
@@ -260,6 +269,10 @@ class AsyncConsumer(_OfOneLoop):
     async def close(self) -> None:
         """As `Consumer.close`; ends a receive that waits."""
         await self._call(self.sync.close)
+        self.end()
+
+    def end(self) -> None:
+        """Lets the thread that receives end. Called when the consumer is closed."""
         self._executor.shutdown(wait=False)
 
     async def __aenter__(self) -> Self:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
-from threading import RLock
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -62,13 +62,15 @@ class Broker:
     """A connected broker. Every method may be called from any thread; close it when done, or use it as a context.
 
     After a fork the child's copy is unusable (its sockets and threads are the parent's): every call raises Closed.
-    `_lock` guards the topology, the open consumers and producers.
+    `_lock` guards the topology, the open consumers and producers, and is never held during a call to the broker.
+    `_declaring` is: one declaration at a time, so that of two that contradict each other the second is refused.
     """
 
     def __init__(self, driver: Driver, *, create: bool = True) -> None:
         self._driver = driver
         self._create = create
-        self._lock = RLock()
+        self._lock = Lock()
+        self._declaring = Lock()
         self._topology = Topology()
         self._producer: Producer | None = None
         self._producers: list[Producer] = []
@@ -105,12 +107,13 @@ class Broker:
         """
         self._check_open("declare")
         wanted = Topology.of(topology)
-        with self._lock:
-            merged = self._topology.merge(wanted)
+        with self._declaring:
+            self._topology.merge(wanted)  # raises for a contradiction before anything is made
             self._check_supported(wanted)
             if len(wanted):
                 self._driver.declare(wanted, self._create)
-            self._topology = merged
+            with self._lock:
+                self._topology = self._topology.merge(wanted)
 
     def publish(
         self,
@@ -353,7 +356,7 @@ _living: weakref.WeakSet[Broker] = weakref.WeakSet()
 def _close_in_child() -> None:
     for broker in _living:
         broker._closed = True
-        broker._lock = RLock()
+        broker._lock, broker._declaring = Lock(), Lock()
         for producer in (broker._producer, *broker._producers):
             if producer is not None:
                 producer.abandon()

@@ -66,11 +66,16 @@ class TopologyBuilder:
         """Makes sure of a queue and its dead-letter queue; returns its URL. policy: of the queue, if it is made."""
         holder = source.subscription or source.destination
         options = _native(holder, _QUEUE_OPTIONS)
+        name = self.name_of(source.name, source.ordered)
+        if not create and self._directory.find_queue(name) is None:  # before its dead-letter queue is missed
+            raise self._missing(name, source.name, source.ordered)
         redrive: dict[str, Any] | None = None
         if source.dead_letter is not None:
-            name = self.name_of(source.dead_letter.name, source.ordered)
             keep = {"MessageRetentionPeriod": _DEAD_LETTER_RETENTION}
-            url = self._find_or_create(name, source.dead_letter.name, source.ordered, keep, create, {})
+            if "kms_key" in options:
+                keep["KmsMasterKeyId"] = options["kms_key"]
+            dead = self.name_of(source.dead_letter.name, source.ordered)
+            url = self._find_or_create(dead, source.dead_letter.name, source.ordered, keep, create, {})
             arn = self._directory.queue_attributes(url)["QueueArn"]
             redrive = {"deadLetterTargetArn": arn, "maxReceiveCount": options.get("max_receives", _MAX_RECEIVES)}
         wanted = {aws: str(options[name]) for name, (aws, _) in _QUEUE_OPTIONS.items() if aws and name in options}
@@ -85,7 +90,6 @@ class TopologyBuilder:
             wanted["RedrivePolicy"] = json.dumps(redrive)
         if policy:
             wanted["Policy"] = policy
-        name = self.name_of(source.name, source.ordered)
         return self._find_or_create(name, source.name, source.ordered, wanted, create, checked)
 
     def _find_or_create(
@@ -101,11 +105,8 @@ class TopologyBuilder:
         if url is not None:
             _compare(name, self._directory.queue_attributes(url), checked)
             return url
-        twin = self.name_of(portable, not ordered)
-        if self._directory.find_queue(twin) is not None:
-            raise _differs(name, f"it exists as {twin!r}, {'not ordered' if ordered else 'ordered'}")
-        if not create:
-            raise DestinationNotFound(f"SQS queue {name!r} does not exist, and creating is switched off")
+        if not create or self._directory.find_queue(self.name_of(portable, not ordered)) is not None:
+            raise self._missing(name, portable, ordered)
         try:
             wanted = {**attributes, "FifoQueue": "true"} if ordered else dict(attributes)
             url = self._clients.control.create_queue(QueueName=name, Attributes=wanted)["QueueUrl"]  # type: ignore[arg-type]
@@ -118,6 +119,13 @@ class TopologyBuilder:
             raise translate(error, f"create SQS queue {name!r}") from error
         self._directory.learn_queue(name, url)
         return url
+
+    def _missing(self, name: str, portable: str, ordered: bool) -> TopologyError:
+        """Why there is no such queue: it is not made yet, or it was made in the other order."""
+        twin = self.name_of(portable, not ordered)
+        if self._directory.find_queue(twin) is not None:
+            return _differs(name, f"it exists as {twin!r}, {'not ordered' if ordered else 'ordered'}")
+        return DestinationNotFound(f"SQS queue {name!r} does not exist, and creating is switched off")
 
     def _declare_topic(self, topic: Topic, create: bool) -> None:
         name = self.name_of(topic.name, topic.ordered)

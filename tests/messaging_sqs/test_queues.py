@@ -26,8 +26,17 @@ def test_queues_declared_differently(connect: Connect, name: str, url: str) -> N
     ):
         with pytest.raises(TopologyError, match="delete it first"):
             messaging.connect(url, topology=other)
-    with pytest.raises(DestinationNotFound):
+    with pytest.raises(DestinationNotFound, match=f"'no{name}'"):
         messaging.connect(url, topology=Queue("no" + name), create=False)
     for wrong in ({"partitions": 3}, {"retention": "long"}):
         with pytest.raises(ConfigurationError, match="native option"):
             messaging.connect(url, topology=Queue("no" + name, native={"sqs": wrong}))
+
+
+@pytest.mark.only("sqs:ministack")  # ElasticMQ knows no keys
+def test_the_dead_letter_queue_has_the_key_of_its_queue(connect: Connect, name: str) -> None:
+    client = connect(Queue(name, native={"sqs": {"kms_key": "alias/orders"}})).native
+    for queue in (name, f"{name}--dlq"):
+        url = client.get_queue_url(QueueName=queue)["QueueUrl"]
+        attributes = client.get_queue_attributes(QueueUrl=url, AttributeNames=["KmsMasterKeyId"])["Attributes"]
+        assert attributes["KmsMasterKeyId"] == "alias/orders"
