@@ -45,7 +45,7 @@ _COMMIT_EVERY = 0.2
 """Seconds between two commits while the rest of a poll is still being handled."""
 _HELD_UP = 0.2
 """Seconds after which handed-out records that keep an idle receiver from its next poll are moved."""
-_JOINED_WITHIN = 2.0
+_JOINED_WITHIN = 5.0
 """Seconds that a consumer is given to join its group before it is closed."""
 _REST_AFTER = 3.0
 """Seconds without a poll after which the consumer is closed, so that it keeps no record from others."""

@@ -8,9 +8,6 @@ from typing import Any
 
 from confluent_kafka import KafkaException, ShareConsumer
 
-_ANSWERED_WITHIN = 300
-"""Milliseconds after finding the coordinator by which it has answered a member's first heartbeat."""
-
 
 class Membership:
     """How far one share consumer is with joining its group. Used by the thread that polls the consumer.
@@ -22,14 +19,16 @@ class Membership:
 
     def __init__(self) -> None:
         self.joined = False
-        self.config: dict[str, Any] = {"stats_cb": self._on_statistics, "statistics.interval.ms": 100}
+        self.config: dict[str, Any] = {"stats_cb": self._on_statistics, "statistics.interval.ms": 50}
         """What the consumer's configuration needs for this."""
 
     def _on_statistics(self, text: str) -> None:
-        if not self.joined:
-            group = json.loads(text).get("cgrp", {})
-            up = group.get("state") == "up" and group.get("stateage", 0) >= _ANSWERED_WITHIN
-            self.joined = up or group.get("join_state") == "steady"
+        if self.joined:
+            return
+        statistics = json.loads(text)
+        coordinator = statistics.get("brokers", {}).get("GroupCoordinator", {})
+        sent = coordinator.get("req", {}).get("ShareGroupHeartbeat", 0)
+        self.joined = sent > 0 and coordinator["outbuf_cnt"] == 0 == coordinator["waitresp_cnt"]
 
     def wait(self, consumer: ShareConsumer, deadline: float) -> None:
         """Polls until it has joined. What is polled meanwhile is released when the consumer is closed."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import messaging
-from messaging import Broker
+from messaging import Broker, Queue
 from messaging.errors import BrokerUnavailable, PublishTimeout, SettleFailed
 from messaging_contract.harness import Harness, Link
 
@@ -118,3 +118,19 @@ def test_close_is_bounded_and_settlements_that_did_not_arrive_are_undone(
     assert time.monotonic() - start < 15
     link.resume()
     assert cluster.committed(f"{name}--g", name) == {0: 1}
+
+
+@pytest.mark.only("kafka:4.2")
+def test_share_members_that_hardly_joined_leave_none_behind(
+    shares: Connect, cluster: Cluster, name: str, link: Link
+) -> None:
+    broker = shares(Queue(name))
+    link.delay(0.15)  # what they are answered comes long after they asked, so they could be gone by then
+    for _ in range(3):
+        broker.subscribe(name).close()
+    link.resume()
+    # A member that is left behind would keep its partitions for 45 seconds, and what is in them.
+    for partition in range(4):
+        cluster.produce(name, *(b"%d.%d" % (partition, n) for n in range(3)), partition=partition)
+    with broker.subscribe(name) as consumer:
+        assert len(take(consumer, 12, 20)) == 12
