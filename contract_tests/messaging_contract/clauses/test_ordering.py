@@ -132,7 +132,8 @@ def test_competing_consumers(bench: Bench) -> None:
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(work, consumers))
     assert not overlaps
-    ledger.check(ordered=True)
+    # What the first consumers held when the last one took over some of their keys comes again, and all behind it.
+    ledger.check(ordered=True, duplicates=True)
 
 
 @clause(
