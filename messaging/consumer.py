@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from messaging.capabilities import Capabilities
-from messaging.delivery import Delivery, Settler
+from messaging.delivery import Delivery
 from messaging.driver import Receiver, Replay
 from messaging.errors import Closed
 from messaging.options import ConsumerOptions
@@ -115,9 +115,11 @@ class Consumer:
     def _fresh(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Those whose time to live has not ended. The others are done with."""
         as_type = self.options.as_type
+        if as_type is not None:
+            for delivery in deliveries:
+                delivery.as_type = as_type
         fresh = []
         for delivery in deliveries:
-            delivery.as_type = as_type
             expires_at = delivery.expires_at
             if expires_at is not None and expires_at <= time.time():
                 delivery.ack()
@@ -147,11 +149,14 @@ class Consumer:
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acks several deliveries at once. Those already settled are left alone. Raises Closed."""
-        pending: dict[Settler, list[Delivery]] = {}
-        for delivery in deliveries:
-            if not delivery.settled:
-                pending.setdefault(delivery.settler, []).append(delivery)
-        for settler, its in pending.items():
+        pending = [delivery for delivery in deliveries if not delivery.settled]
+        while pending:
+            settler = pending[0].settler
+            its = [delivery for delivery in pending if delivery.settler is settler]
+            if len(its) == len(pending):
+                pending = []
+            else:
+                pending = [delivery for delivery in pending if delivery.settler is not settler]
             settler.ack(its)
             for delivery in its:
                 delivery._settled = True

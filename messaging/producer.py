@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from threading import Condition, Semaphore
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self, Unpack
 
 from messaging.capabilities import Capabilities
@@ -122,7 +122,8 @@ class Producer:
         error of each that failed (the others are stored), or with nothing sent what `publish` raises.
         """
         target = self._check(destination, delay, False)
-        messages = self._messages(items, target)
+        now = time.time()
+        messages = self._prepare_many(items, target, now)
         limit = self._limit(timeout, target.name)
         deadline = time.monotonic() + limit
         outgoing = Outgoing(target, delay)
@@ -130,7 +131,7 @@ class Producer:
         sent = chunks = 0
         step = min(_CHUNK, max(self.options.max_in_flight // 2, 1))
         while sent < len(messages):
-            chunk = messages[sent : sent + step]
+            chunk = [_message(item, now) for item in messages[sent : sent + step]]
             try:
                 # Once begun it waits for slots, also with on_full="raise": those it waits for are its own.
                 wait = bool(sent) or self.options.on_full == "block"
@@ -155,7 +156,7 @@ class Producer:
                 f"with: {first}",
                 batch.failures,
             )
-        return [message.id for message in messages]
+        return [item.id if isinstance(item, Message) else item[1] for item in messages]
 
     def flush(self, timeout: float | None = None) -> None:
         """Waits until every publish so far is confirmed or failed. Raises PublishTimeout at the deadline (seconds)."""
@@ -243,21 +244,22 @@ class Producer:
                 f"publish to {name!r}: {self._driver.name} delays by at most {able.max_delay:g} s, not {delay:g}"
             )
 
-    def _messages(self, items: Iterable[Any], target: Destination) -> list[Message]:
-        """Values and messages as messages, complete and checked. Of a value only the body has to be looked at."""
-        now, next_id, surely_fits = time.time(), self._next_id, self._driver.surely_fits
-        messages = []
+    def _prepare_many(self, items: Iterable[Any], target: Destination, now: float) -> list[_Prepared]:
+        """Everything that is to be published, complete and checked. Of a value only the body has to be looked at."""
+        next_id, surely_fits = self._next_id, self._driver.surely_fits
+        prepared: list[_Prepared] = []
         for item in items:
             if isinstance(item, Message) or target.ordered:
                 message = _own(item) if isinstance(item, Message) else Message.of(item)
                 self._prepare(message, target)
+                prepared.append(message)
             else:
                 body, content_type = encode(item)
-                message = Message(body, None, "", {}, next_id(), content_type, now)
+                value = (body, next_id(), content_type)
                 if len(body) > surely_fits:
-                    self._driver.check(message, target)
-            messages.append(message)
-        return messages
+                    self._driver.check(_message(value, now), target)
+                prepared.append(value)
+        return prepared
 
     def _prepare(self, message: Message, target: Destination) -> None:
         if not message.id:
@@ -328,6 +330,19 @@ class Producer:
         with self._slots:
             self._in_flight -= count
             self._slots.notify_all()
+
+
+_Prepared = Message | tuple[bytes, str, str]
+"""A message, or body, id and content type of a value. The collector does not look at such a tuple again and again."""
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+def _message(prepared: _Prepared, now: float) -> Message:
+    if isinstance(prepared, Message):
+        return prepared
+    body, id, content_type = prepared
+    return Message(body, None, "", _NO_HEADERS, id, content_type, now)
 
 
 class _Chunk:

@@ -284,10 +284,16 @@ class GroupLoop:
 
     def _drain(self) -> None:
         settled, freed = self.settled, 0
+        of_tracker: dict[OffsetTracker, list[int]] = {}
         for _ in range(len(settled)):
             delivery: Any = settled.popleft()
-            if delivery.tracker.done(delivery.offset):
-                freed += 1
+            tracker = delivery.tracker
+            if tracker in of_tracker:
+                of_tracker[tracker].append(delivery.offset)
+            else:
+                of_tracker[tracker] = [delivery.offset]
+        for tracker, offsets in of_tracker.items():
+            freed += tracker.done_many(offsets)
         self.held -= freed
         if self._gapped:
             for partition in [p for p in self._gapped if self._trackers[p].span < _GAP // 2]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
+from messaging.codec import BYTES
 from messaging.dead_letter import HEADERS as DEAD_LETTER
 from messaging.dead_letter import dead_letter_copy
 from messaging.delivery import _UNSET, Delivery, Settler
@@ -23,6 +24,7 @@ INTERNAL = "x-messaging-"
 ID = "x-messaging-id"
 TYPE = "x-messaging-type"
 CONTENT_TYPE = "x-messaging-content-type"
+"""Left out for plain bytes, empty for a message that has none: a header costs the client as much as a short body."""
 CORRELATION_ID = "x-messaging-correlation-id"
 REPLY_TO = "x-messaging-reply-to"
 EXPIRES_AT = "x-messaging-expires-at"
@@ -40,6 +42,9 @@ SURELY_FITS = 512
 
 Headers = list[tuple[str, Any]]
 
+_UNREADABLE = (UnicodeDecodeError, SystemError, ValueError)
+"""What the client library raises for header names that are not UTF-8."""
+
 
 def to_headers(message: Message) -> Headers:
     """The record headers of `message`. Values are bytes: the client cuts text at a NUL."""
@@ -48,8 +53,8 @@ def to_headers(message: Message) -> Headers:
         headers += [(name, value.encode()) for name, value in message.headers.items()]
     if message.type:
         headers.append((TYPE, message.type.encode()))
-    if message.content_type is not None:
-        headers.append((CONTENT_TYPE, message.content_type.encode()))
+    if message.content_type != BYTES:
+        headers.append((CONTENT_TYPE, (message.content_type or "").encode()))
     if message.correlation_id is not None:
         headers.append((CORRELATION_ID, message.correlation_id.encode()))
     if message.reply_to is not None:
@@ -90,7 +95,7 @@ def headers_of(record: Any) -> Headers:
     """The record's headers as they are; none when the client library cannot decode their names."""
     try:
         return record.headers() or []
-    except (UnicodeDecodeError, SystemError, ValueError):
+    except _UNREADABLE:
         return []
 
 
@@ -122,8 +127,10 @@ def _own_headers(record: Any, without: Container[str]) -> Headers:
     """The record's headers as they are, but those in `without`; and its id and time, which a copy does not have."""
     headers = [(name, value) for name, value in headers_of(record) if name not in without]
     names = {name for name, _value in headers}
-    if ID not in names:
+    if ID not in names:  # somebody else's record
         headers.append((ID, to_message(record).id.encode()))
+        if CONTENT_TYPE not in names:
+            headers.append((CONTENT_TYPE, b""))
     if TIMESTAMP not in names:
         headers.append((TIMESTAMP, str(max(record.timestamp()[1], 0)).encode()))
     return headers
@@ -164,7 +171,7 @@ def to_message(record: Any) -> Message:
         own.get(TYPE, ""),
         headers,
         own.get(ID) or f"{record.topic()}-{record.partition()}-{record.offset()}",
-        own.get(CONTENT_TYPE) or None,
+        own.get(CONTENT_TYPE, BYTES if ID in own else "") or None,
         _milliseconds(own.get(TIMESTAMP, ""), record) / 1000,
         own.get(CORRELATION_ID) or None,
         own.get(REPLY_TO) or None,
@@ -206,7 +213,12 @@ class KafkaDelivery(Delivery):
     @property
     def expires_at(self) -> float | None:
         # Asked for every delivery, and not worth decoding the rest for.
-        for name, _value in headers_of(self.native):
-            if name == EXPIRES_AT:
-                return self.message.expires_at
+        try:
+            headers = self.native.headers()
+        except _UNREADABLE:
+            return None
+        if headers is not None:
+            for name, _value in headers:
+                if name == EXPIRES_AT:
+                    return self.message.expires_at
         return None

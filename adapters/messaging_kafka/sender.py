@@ -84,25 +84,19 @@ class KafkaSender(Sender):
         produce, finished = self._producer.produce, self._finished
         now = time.time()
         oldest = now - self._admin.keeps(topic)
+        last, milliseconds = -1.0, 0
         for index, message in enumerate(messages):
             report = partial(finished, done, index, topic)
             timestamp, headers = message.timestamp, to_headers(message)
             if timestamp < oldest:  # Kafka would delete it
                 headers.append((TIMESTAMP, str(round(timestamp * 1000)).encode()))
                 timestamp = now
-            milliseconds = round(timestamp * 1000)
+            if timestamp != last:
+                last, milliseconds = timestamp, round(timestamp * 1000)
             try:
-                produce(topic, message.body, message.key, on_delivery=report, timestamp=milliseconds, headers=headers)
+                produce(topic, message.body, message.key, -1, report, None, milliseconds, headers)
             except BufferError:
-                record = partial(
-                    produce,
-                    topic,
-                    message.body,
-                    message.key,
-                    on_delivery=report,
-                    timestamp=milliseconds,
-                    headers=headers,
-                )
+                record = partial(produce, topic, message.body, message.key, -1, report, None, milliseconds, headers)
                 self._produce_when_there_is_room(record, report)
             except KafkaException as error:
                 self._refused.append((report, error.args[0]))

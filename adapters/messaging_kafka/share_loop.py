@@ -14,13 +14,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any, TypeVar
 
 from confluent_kafka import AcknowledgeType, KafkaError, KafkaException, ShareConsumer
 
 from messaging.buffer import DeliveryBuffer
-from messaging.delivery import Settler
+from messaging.delivery import _UNSET, Delivery, Settler
 from messaging.errors import (
     AuthenticationFailed,
     BrokerUnavailable,
@@ -39,6 +39,8 @@ from .share_member import Membership
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_holds = Lock()
+"""Guards the making of a Hold: no delivery has two."""
 _POLL = 0.1
 """Seconds a poll waits for records, so also until a command is seen."""
 _COMMIT_EVERY = 0.2
@@ -81,35 +83,45 @@ class Hold:
 
 
 class ShareDelivery(KafkaDelivery):
-    """A record that this consumer holds the lock of."""
+    """A record that this consumer holds the lock of. place: its partition and offset."""
 
-    __slots__ = ("hold",)
+    __slots__ = ("_hold", "batch", "place")
 
     def __init__(
-        self, settler: Settler, source: Source, native: Any, tracker: Any, offset: int, attempt: int = 1
+        self, settler: Settler, source: Source, native: Any, batch: Batch, place: tuple[int, int], attempt: int
     ) -> None:
-        self.hold = Hold(tracker, offset)
-        super().__init__(settler, source, native, tracker, offset, attempt)
+        # Written out, as in KafkaDelivery: for every message.
+        self.settler = settler
+        self.source = source
+        self.native = native
+        self.attempt = attempt
+        self.as_type = None
+        self._message = None
+        self._value = _UNSET
+        self._settled = False
+        self._hold: Hold | None = None
+        self.batch = batch
+        self.place = place
+
+    @property
+    def hold(self) -> Hold:
+        """Made when it is asked for, by any thread: few records are moved or delivered again here."""
+        if self._hold is None:
+            with _holds:
+                self._hold = self._hold or Hold(self.batch, self.place[1])
+        return self._hold
 
     @property
     def tracker(self) -> Any:
-        return self.hold.tracker
-
-    @tracker.setter
-    def tracker(self, tracker: Any) -> None:
-        self.hold.tracker = tracker
+        return self.batch if self._hold is None else self._hold.tracker
 
     @property
-    def offset(self) -> int:
+    def offset(self) -> int:  # type: ignore[override]
         return self.hold.offset
 
-    @offset.setter
-    def offset(self, offset: int) -> None:
-        self.hold.offset = offset
-
-    @property
-    def place(self) -> tuple[int, int]:
-        return self.native.partition(), self.native.offset()
+    def again(self) -> Delivery:
+        assert self.hold  # shared with the next one
+        return super().again()
 
 
 class ShareLoop:
@@ -288,6 +300,7 @@ class ShareLoop:
         if not records:
             return
         batch = Batch()
+        opened, settler, source = batch.open, self._settler, self._source
         fresh = []
         for record in records:
             problem = record.error()
@@ -295,14 +308,14 @@ class ShareLoop:
                 self._on_client_error(problem)
                 continue
             count = record.delivery_count() or 1
-            offset: Any = record.offset()
-            delivery = ShareDelivery(self._settler, self._source, record, batch, offset, count)
-            batch.open[delivery.place] = delivery
+            place: Any = (record.partition(), record.offset())
+            delivery = ShareDelivery(settler, source, record, batch, place, count)
+            opened[place] = delivery
             if count >= self._last_chance:
                 # The broker drops a record in silence after its delivery limit: it goes on as a copy, which has none.
                 delivery.attempt -= 1
-                batch.moving.add(delivery.place)
-                batch.unheard.add(delivery.place)
+                batch.moving.add(place)
+                batch.unheard.add(place)
                 self._move(delivery, False)
             else:
                 fresh.append(delivery)
@@ -362,11 +375,12 @@ class ShareLoop:
                     self._buffer.put([delivery])
             elif batch.open.pop(delivery.place, None) is not None:
                 self._acknowledge(delivery, AcknowledgeType.ACCEPT)
+        moving, opened = batch.moving, batch.open
         for _ in range(len(settled)):
             delivery = settled.popleft()
-            if delivery.place in batch.moving or delivery.tracker is not batch:
+            if delivery.place in moving or delivery.tracker is not batch:
                 self._settled_while_moving(delivery)
-            elif batch.open.pop(delivery.place, None) is not None:
+            elif opened.pop(delivery.place, None) is not None:
                 self._acknowledge(delivery, AcknowledgeType.ACCEPT)
         self.held = len(batch.open)
         if self.hungry:

@@ -178,8 +178,7 @@ class ShareReceiver(Receiver):
         if self._closed:
             raise Closed(f"the consumer of {self.source} is closed: the message is delivered again")
         share, retry = self._share, self._retry
-        for delivery in deliveries:
-            self._done(delivery)
+        self._settle(deliveries)
         if share.hungry:
             share.progress.set()
         if share.waiting and len(share.settled) >= share.held:
@@ -187,11 +186,13 @@ class ShareReceiver(Receiver):
         if retry.waiting and retry.settled:
             retry.wake()
 
-    def _done(self, delivery: Delivery) -> None:
-        if isinstance(delivery, ShareDelivery) and not isinstance(delivery.tracker, OffsetTracker):
-            self._share.settled.append(delivery)
-        else:
-            self._retry.settled.append(delivery)
+    def _settle(self, deliveries: Sequence[Delivery]) -> None:
+        share, retry = self._share.settled, self._retry.settled
+        for delivery in deliveries:
+            if isinstance(delivery, ShareDelivery) and delivery.tracker is delivery.batch:
+                share.append(delivery)
+            else:
+                retry.append(delivery)
 
     def _settled_while_moving(self, delivery: ShareDelivery) -> None:
         """A delivery was settled of which a copy is under way, or is held by now. Called by the ShareLoop."""
@@ -243,7 +244,7 @@ class ShareReceiver(Receiver):
 
     def _copied(self, delivery: Delivery, what: str, _index: int, error: MessagingError | None) -> None:
         if error is None:
-            self._done(delivery)
+            self._settle((delivery,))
         else:
             failed = SettleFailed(f"{self.source}: {delivery.id} could not be {what} and is delivered again: {error}")
             failed.__cause__ = error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 
 
 class OffsetTracker:
@@ -58,6 +59,16 @@ class OffsetTracker:
             return False
         self._ahead.add(offset)
         return True
+
+    def done_many(self, offsets: list[int]) -> int:
+        """Several are settled. Returns how many of them were news."""
+        pending, count = self._pending, len(offsets)
+        # What is read is mostly settled in the order it was read, and then no offset needs a look of its own.
+        if not self._ahead and count <= len(pending) and list(islice(pending, count)) == offsets:
+            for _ in range(count):
+                pending.popleft()
+            return count
+        return sum(map(self.done, offsets))
 
     @property
     def watermark(self) -> int:

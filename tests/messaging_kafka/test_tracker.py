@@ -88,3 +88,18 @@ def test_after_a_revoke_nothing_counts() -> None:
     assert not tracker.alive
     assert not any(tracker.done(offset) for offset in range(5))
     assert tracker.unsettled == 0
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.data())
+def test_many_at_a_time_are_the_same_as_one_by_one(gaps: list[int], data: st.DataObject) -> None:
+    offsets = [sum(gaps[: n + 1]) + n for n in range(len(gaps))]
+    single, many = OffsetTracker(0), OffsetTracker(0)
+    for tracker in (single, many):
+        for offset in offsets:
+            tracker.add(offset)
+    for _ in range(4):
+        settled = data.draw(st.lists(st.sampled_from([*offsets, offsets[-1] + 1]), max_size=12))
+        if data.draw(st.booleans()):
+            settled.sort()
+        assert many.done_many(settled) == sum(map(single.done, settled))
+        assert (many.watermark, many.unsettled, many.span) == (single.watermark, single.unsettled, single.span)
