@@ -27,7 +27,14 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from messaging.errors import AuthenticationFailed, BrokerUnavailable, DestinationNotFound, MessagingError, TopologyError
+from messaging.errors import (
+    AuthenticationFailed,
+    BrokerUnavailable,
+    DestinationNotFound,
+    MessagingError,
+    TopologyError,
+    UnsupportedCapability,
+)
 
 from .errors import translate
 from .options import KafkaOptions
@@ -186,6 +193,15 @@ class Admin:
         """Seconds that `topic` keeps a record, counted from its timestamp; infinite while unknown."""
         known = self._known.get(topic)
         return math.inf if known is None else known[1]
+
+    def check_delay(self, delay: float, *topics: str) -> None:
+        """Raises UnsupportedCapability when one of `topics` would delete a message that waits `delay` seconds."""
+        for topic in topics:
+            if delay > self.keeps(topic):
+                raise UnsupportedCapability(
+                    f"nack: topic {topic!r} keeps a message for {self.keeps(topic):g} s, not {delay:g} s: "
+                    f"raise the topic's retention.ms"
+                )
 
     def create(self, topic: str, partitions: int, replication: int, config: Mapping[str, str]) -> bool:
         """Creates a topic and waits until every partition has a leader. Returns False when it was there already."""

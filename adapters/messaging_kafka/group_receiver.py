@@ -115,6 +115,7 @@ class GroupReceiver(Receiver):
     def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
         if self._closed:
             raise Closed(f"the consumer of {self.source} is closed: the message is delivered again")
+        self._admin.check_delay(delay, self._topic)
         for delivery in deliveries:
             if self.is_live(delivery):
                 self._buffer.put_later(delivery.again(), delay)

@@ -101,6 +101,7 @@ class ShareReceiver(Receiver):
         on_close: Callable[[Any], None],
     ) -> None:
         self.source = source
+        self._admin = admin
         self._copies = copies
         self._lag = lag
         self._on_close = on_close
@@ -206,6 +207,7 @@ class ShareReceiver(Receiver):
     def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
         if self._closed:
             raise Closed(f"the consumer of {self.source} is closed: the message is delivered again")
+        self._admin.check_delay(delay, self.source.destination.name, self._retry_topic)
         due = time.time() + delay if delay else 0.0
         for delivery in deliveries:
             if not self.is_live(delivery):

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 DEAD_LETTERS = "--dlq"
 
 _LARGEST = "max.message.bytes"
+_RETENTION = "retention.ms"
+_USUAL_RETENTION_MS = 7 * 24 * 3600 * 1000
 _MORE_HEADERS = 16_384
 """Bytes, rounded up generously: the reason of a dead letter is the longest, with up to 4000."""
 
@@ -47,10 +49,10 @@ class Declarations:
             for source in sources_of(destination):
                 if source.dead_letter is not None:
                     # As many partitions as the source, so that a key finds its place again.
-                    own = TopicSettings(partitions, settings.replication_factor)
+                    own = TopicSettings(partitions, settings.replication_factor, _kept_longer(settings))
                     self._copies(source.dead_letter.name, destination.name, own, there, create)
                 if self._shares.uses(source):
-                    own = TopicSettings(None, settings.replication_factor)
+                    own = TopicSettings(None, settings.replication_factor, _kept_longer(settings))
                     self._copies(retry_name(source.name), destination.name, own, there, create)
                     self._shares.begin(source, create)
                     continue
@@ -74,7 +76,7 @@ class Declarations:
         if there[name] is not None:
             return
         if create and (limit := self._admin.config(ResourceType.TOPIC, original).get(_LARGEST)) and limit.isdigit():
-            settings = replace(settings, config={_LARGEST: str(int(limit) + _MORE_HEADERS)})
+            settings = replace(settings, config={**settings.config, _LARGEST: str(int(limit) + _MORE_HEADERS)})
         self._topic(name, settings, there, create)
 
     def _topic(
@@ -151,3 +153,11 @@ class Declarations:
 
 def _normal(value: str | None) -> str:
     return ",".join(sorted(part.strip() for part in (value or "").split(",")))
+
+
+def _kept_longer(settings: TopicSettings) -> dict[str, str]:
+    """The retention of a topic for copies, when the original's is longer than Kafka's own, which it has otherwise."""
+    declared = settings.config.get(_RETENTION, "")
+    if declared == "-1" or (declared.isdecimal() and int(declared) > _USUAL_RETENTION_MS):
+        return {_RETENTION: declared}
+    return {}

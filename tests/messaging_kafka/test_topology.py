@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from messaging import Broker, Queue, Subscription, Topic
-from messaging.errors import ConfigurationError, DestinationNotFound, TopologyError
+from messaging.errors import ConfigurationError, DestinationNotFound, TopologyError, UnsupportedCapability
 
 from .cluster import Cluster, one_partition, take
 
@@ -129,3 +129,22 @@ def test_a_missing_topic(connect: Connect, name: str) -> None:
         broker.publish(Queue(name), b"x")
     with pytest.raises(DestinationNotFound):
         broker.subscribe(Queue(name))
+
+
+def test_nothing_waits_longer_than_its_topic_keeps_it(connect: Connect, cluster: Cluster, name: str) -> None:
+    day = 24 * 3600
+    brief = Queue(f"{name}-brief", native={"kafka": {"retention": 60}})
+    long = Queue(f"{name}-long", native={"kafka": {"retention": 30 * day}})
+    broker = connect(brief, long)
+    for queue, most in ((brief, 60), (long, 30 * day)):
+        broker.publish(queue, b"x")
+        with broker.subscribe(queue) as consumer:
+            (delivery,) = take(consumer, 1)
+            with pytest.raises(UnsupportedCapability, match="retention"):
+                delivery.nack(delay=most + 1)
+            assert not delivery.settled
+            delivery.nack(delay=most - 1)
+            consumer.flush()
+    for copies in [topic for topic in cluster.topics() if topic.startswith(f"{long.name}--")]:
+        assert cluster.config(copies)["retention.ms"] == str(30 * day * 1000)
+    assert cluster.config(f"{brief.name}--dlq")["retention.ms"] == str(7 * day * 1000)
