@@ -56,10 +56,11 @@ _REST_AFTER = 3.0
 class Batch:
     """The records of one poll that are not acknowledged yet. Plays the tracker's part for its deliveries.
 
-    moving: of which a copy is under way. unheard: those of them that nobody was given.
+    moving: of which a copy is under way. unheard: those of them that nobody was given. done: those of them that were
+    settled since; should the copy fail, so is the original.
     """
 
-    __slots__ = ("alive", "moving", "open", "since", "unheard")
+    __slots__ = ("alive", "done", "moving", "open", "since", "unheard")
 
     def __init__(self) -> None:
         self.alive = True
@@ -67,6 +68,7 @@ class Batch:
         self.open: dict[tuple[int, int], ShareDelivery] = {}
         self.moving: set[tuple[int, int]] = set()
         self.unheard: set[tuple[int, int]] = set()
+        self.done: set[tuple[int, int]] = set()
 
 
 class Hold:
@@ -373,12 +375,16 @@ class ShareLoop:
                     batch.unheard.discard(delivery.place)
                     delivery.attempt += 1
                     self._buffer.put([delivery])
-            elif batch.open.pop(delivery.place, None) is not None:
+                if delivery.place not in batch.done:
+                    continue
+            if batch.open.pop(delivery.place, None) is not None:
                 self._acknowledge(delivery, AcknowledgeType.ACCEPT)
         moving, opened = batch.moving, batch.open
         for _ in range(len(settled)):
             delivery = settled.popleft()
             if delivery.place in moving or delivery.tracker is not batch:
+                if delivery.batch is batch:
+                    batch.done.add(delivery.place)
                 self._settled_while_moving(delivery)
             elif opened.pop(delivery.place, None) is not None:
                 self._acknowledge(delivery, AcknowledgeType.ACCEPT)

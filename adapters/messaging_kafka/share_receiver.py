@@ -295,9 +295,7 @@ class ShareReceiver(Receiver):
         self._share.moved(batch, delivery, error is None)
         if error is not None and token is not None:
             with self._lock:
-                move = self._moves.pop(token, None)
-            if move is not None and move.settled:  # while the copy was under way: so the original is
-                self._share.settled.append(delivery)
+                self._moves.pop(token, None)
         self._copying(-1)
 
     def _adopt(self, token: str, tracker: OffsetTracker, offset: int) -> bool:
