@@ -113,6 +113,14 @@ class Bench:
             self._stack.callback(consumer.close)
         return consumer
 
+    def consumers(self, source: Source, count: int, **options: Any) -> list[Consumer]:
+        """Several consumers of one source, once each has its share of it."""
+        found = [self.consume(source, **options) for _ in range(count)]
+        joined = self.harness.joined
+        if joined is not None:
+            self.eventually(lambda: joined(source, count), f"{count} consumers to have their shares of {source}")
+        return found
+
     def dead_letters(self, source: Source | str | Destination, group: str | None = None) -> Consumer:
         """A consumer of a dead-letter queue, closed at the end of the clause."""
         destination, group = _parts(source, group)

@@ -18,6 +18,7 @@ from messaging.errors import BrokerUnavailable, ConfigurationError
 from messaging_contract.foreign import foreign_for
 from messaging_contract.harness import Harness, Link, connect_to
 from messaging_contract.links import ProxiedBroker, ProxyLink
+from messaging_contract.membership import joined_for
 from messaging_contract.proxy import HOST
 
 REAL = ("rabbitmq", "kafka", "sqs")
@@ -174,6 +175,7 @@ def url_harness(url: str, name: str | None = None) -> Harness:
     encrypted = dict(parse_qsl(parts.query)).get("tls", "false").lower() in ("true", "yes", "on", "1")
     if parts.scheme == "sqs":
         harness.volume = 300
+    harness.joined = joined_for(url)
     if parts.scheme in ("rabbitmq", "kafka", "sqs"):
         harness.at = partial(_at, url)
     if parts.scheme in ("rabbitmq", "kafka") and parts.hostname and "," not in parts.netloc:
@@ -213,7 +215,7 @@ def _open_container(spec: str) -> Harness:
     harness.closing.append(container.stop)
     harness.pause, harness.unpause = container.pause, container.unpause
     if spec == "sqs:moto":  # two receives that wait at the same time both get messages of one group
-        harness.one_consumer_a_key = None
+        harness.exclusive = None
     if container.keeps_data:
         harness.restart = container.restart
     if broker is not None:
@@ -232,7 +234,7 @@ def _moto_process() -> Harness:
         raise Unavailable(f"moto's server did not start: {error}") from error
     harness = url_harness(process.url, "sqs:moto-process")
     harness.volume = 60
-    harness.one_consumer_a_key = None
+    harness.exclusive = None
     harness.closing.append(process.stop)
     return harness
 

@@ -16,6 +16,8 @@ Connect = Callable[..., Broker]
 
 Foreign = Callable[[Source, bytes, dict[str, str]], None]
 """Puts a body with headers into a queue with the client library alone, as another program would."""
+Joined = Callable[[Source, int], bool]
+"""Whether so many consumers of a source have their shares of it: none will lose a message to another."""
 
 
 class Link(Protocol):
@@ -52,9 +54,9 @@ class Harness:
     restart: stops the broker and starts it again; messages survive. pause, unpause: freezes the broker.
     link: a new breakable connection. at: the URL of the same kind of broker at another host and port.
     several_hosts: a URL that names a dead host before the live one. wrong_credentials: a URL with credentials that
-    the broker refuses. one_consumer_a_key: None for an emulator that gives the messages of a key to two consumers at
-    once, which no broker does. foreign: see `Foreign`. url: a URL that `messaging.connect` takes; remote: one that
-    other processes can use to reach the same broker.
+    the broker refuses. exclusive: None for an emulator that may give a message, or the messages of a key, to two
+    consumers at once, which no broker does. joined: see `Joined`. foreign: see `Foreign`. url: a URL that
+    `messaging.connect` takes; remote: one that other processes can use to reach the same broker.
     """
 
     name: str
@@ -72,7 +74,8 @@ class Harness:
     remote: str | None = None
     several_hosts: str | None = None
     wrong_credentials: str | None = None
-    one_consumer_a_key: bool | None = True
+    exclusive: bool | None = True
+    joined: Joined | None = None
     foreign: Foreign | None = None
     closing: list[Callable[[], None]] = field(default_factory=list)
     _shared: Broker | None = field(default=None, repr=False)

@@ -548,7 +548,7 @@ def test_heartbeat(bench: Bench) -> None:
 )
 def test_slow_handler(bench: Bench) -> None:
     source, ledger = bench.source(), bench.ledger()
-    slow, other = bench.consume(source, prefetch=1), bench.consume(source, prefetch=1)
+    slow, other = bench.consumers(source, 2, prefetch=1)
     ledger.publish_one(bench.broker, source.destination, ledger.message())
     owner = None
     while owner is None:
