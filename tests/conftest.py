@@ -27,12 +27,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[BROKERS] = Brokers(os.environ)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """With pytest-xdist and `--dist loadgroup`: the tests of an adapter in one process, so each broker starts once."""
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder.removeprefix("messaging_") in CONTAINERS else "rest"))
+    folder = item.path.parent.name
+    item.add_marker(pytest.mark.xdist_group(folder if folder.removeprefix("messaging_") in CONTAINERS else "rest"))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -61,6 +61,9 @@ _COORDINATOR_MOVING = (
 _NOT_OURS = (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.GROUP_ID_NOT_FOUND)
 """What the coordinator says to who commits from outside for a group with members."""
 
+_ROUND = 4.0
+"""Seconds that one attempt of several may take."""
+
 Offsets = dict[int, int]
 """An offset a partition."""
 
@@ -252,15 +255,24 @@ class Admin:
 
     def delete_groups(self, groups: Iterable[str]) -> None:
         """Deletes consumer groups. Missing ones and ones with members (their topics are gone anyway) are no error."""
-        names = list(groups)
-        if not names:
-            return
-        for name, future in self._call(lambda: self.client.delete_consumer_groups(names)).items():
-            try:
-                self._result(future, f"delete group {name!r}")
-            except MessagingError as error:
-                if _code(error) not in (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.NON_EMPTY_GROUP):
-                    raise
+        left = set(groups)
+
+        def ask() -> bool:
+            if not left:
+                return True
+            futures = self._call(lambda: self.client.delete_consumer_groups(sorted(left), request_timeout=_ROUND))
+            for name, future in futures.items():
+                try:
+                    self._result(future, f"delete group {name!r}")
+                except MessagingError as error:
+                    if _code(error) in (KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE):
+                        continue  # the client sometimes waits for a coordinator that is there
+                    if _code(error) not in (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.NON_EMPTY_GROUP):
+                        raise
+                left.discard(name)
+            return not left
+
+        self._until(ask, "delete groups: no answer from their coordinator")
 
     def committed(self, group: str, topic: str) -> Offsets:
         """What `group` has committed of `topic`; empty when nothing, or there is no such group."""

@@ -93,8 +93,9 @@ def test_a_copy_has_the_headers_of_its_original_and_one_count() -> None:
     once = records.copy_headers(first, 1, due=12.5, token="t1")
     assert once[:3] == binary
     twice = records.copy_headers(record(headers=once), 2)
-    own = [(records.ID, b"t-3-7"), (records.TIMESTAMP, b"1700000000123"), (records.ATTEMPT, b"2")]
-    assert twice == [*binary, *own]
+    whose = [(records.ID, b"t-3-7"), (records.CONTENT_TYPE, b"")]
+    assert twice == [*binary, *whose, (records.TIMESTAMP, b"1700000000123"), (records.ATTEMPT, b"2")]
+    assert records.to_message(record(headers=twice)).content_type is None
     assert records.to_message(record(headers=twice, timestamp=(1, 1))).timestamp == 1_700_000_000.123
     assert records.token_of(record(headers=once)) == "t1"
     assert records.token_of(record(headers=twice)) is None
