@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,13 +16,16 @@ from typing import Any, Self, Unpack
 
 from messaging import adapters, config
 from messaging.capabilities import Capabilities
+from messaging.concerns import Concern, merged
 from messaging.consumer import Consumer, close_together
+from messaging.dead_letter_queue import DeadLetterQueue
 from messaging.driver import Driver
 from messaging.errors import Closed, ConfigurationError, TopologyError
 from messaging.lanes import OrderedReceiver
 from messaging.message import MessageFields
 from messaging.options import ConsumerOptions, ProducerOptions
 from messaging.patterns import MATCH_ALL
+from messaging.plan import Finding, Part
 from messaging.producer import Producer
 from messaging.topology import Destination, Queue, Source, Subscription, Topic, Topology
 from messaging.topology_file import read_topology
@@ -90,6 +94,11 @@ class Broker:
         return self._driver.capabilities
 
     @property
+    def version(self) -> str:
+        """The broker and its version as it tells it itself, "RabbitMQ 4.0.5"; empty when it tells nothing."""
+        return self._driver.version
+
+    @property
     def native(self) -> Any:
         """The client library's own object, for what is not portable."""
         return self._driver.native
@@ -114,6 +123,55 @@ class Broker:
                 self._driver.declare(wanted, self._create)
             with self._lock:
                 self._topology = self._topology.merge(wanted)
+
+    def plan(
+        self, topology: Topology | Destination | Iterable[Destination] | None = None, *, delays: Sequence[float] = ()
+    ) -> list[Part]:
+        """What declaring `topology` makes on this broker, and a retry after each of `delays` seconds. Asks nothing.
+
+        None: everything declared through this broker. Raises what `declare` raises for what this broker cannot hold,
+        and UnsupportedCapability when the adapter cannot plan.
+        """
+        self._check_open("plan")
+        wanted = self._topology if topology is None else Topology.of(topology)
+        self._check_supported(wanted)
+        # A dead-letter queue that is declared for itself too is one part, as its source needs it.
+        parts: dict[tuple[str, str], Part] = {}
+        for part in self._driver.plan(wanted, _checked_delays(delays)):
+            parts.setdefault((part.kind, part.name), part)
+        return list(parts.values())
+
+    def inspect(
+        self, topology: Topology | Destination | Iterable[Destination] | None = None, *, delays: Sequence[float] = ()
+    ) -> list[Finding]:
+        """Compares the broker with `plan(topology)`, a finding a part. Creates and changes nothing.
+
+        Raises what `plan` raises, and BrokerUnavailable.
+        """
+        parts = self.plan(topology, delays=delays)
+        return self._driver.inspect(parts)
+
+    def leftovers(
+        self, topology: Topology | Destination | Iterable[Destination] | None = None, *, delays: Sequence[float]
+    ) -> list[Part]:
+        """What retries after other delays than `delays` seconds have left on the broker, with how many "messages" wait.
+
+        They still come back when their time is over. Raises ConfigurationError, BrokerUnavailable.
+        """
+        self._check_open("leftovers")
+        wanted = self._topology if topology is None else Topology.of(topology)
+        return self._driver.leftovers(wanted, _checked_delays(delays))
+
+    def concerns(
+        self, topology: Topology | Destination | Iterable[Destination] | None = None, *, delays: Sequence[float] = ()
+    ) -> list[Concern]:
+        """What the broker's settings do not uphold of the promise, for `topology` with retries after `delays` seconds.
+
+        None: everything declared through this broker. Changes nothing. Raises ConfigurationError, BrokerUnavailable.
+        """
+        self._check_open("concerns")
+        wanted = self._topology if topology is None else Topology.of(topology)
+        return merged(self._driver.concerns(wanted, _checked_delays(delays)))
 
     def publish(
         self,
@@ -179,11 +237,14 @@ class Broker:
         chosen = config.build_options(ConsumerOptions, options, "consumer")
         if chosen.lease is not None or not chosen.heartbeat:
             self.capabilities.require("lease", self.name, "leave out lease and heartbeat")
+        if chosen.exactly_once:
+            self.capabilities.require(
+                "transactions",
+                self.name,
+                "use delivery='at-least-once' and an inbox (messaging_sql.Inbox), which has each effect happen once",
+            )
         source = self._source(destination, group, pattern)
-        receiver = self._driver.receiver(source, chosen)
-        if source.ordered:
-            receiver = OrderedReceiver(receiver, chosen.prefetch)
-        consumer = Consumer(receiver, source, self.capabilities, self.name, chosen)
+        consumer = self._consumer(source, chosen)
         consumer.on_close = self._forget
         with self._lock:
             if not self._closed:
@@ -192,9 +253,24 @@ class Broker:
         consumer.close()
         raise Closed("subscribe: the broker was closed meanwhile")
 
+    def _consumer(self, source: Source, options: ConsumerOptions) -> Consumer:
+        if options.exactly_once:
+            transactional = self._driver.transactional_receiver(source, options)
+            producer = Producer(self._driver, self._resolve, ProducerOptions(), transactional.sender)
+            return Consumer(transactional, source, self.capabilities, self.name, options, producer)
+        receiver = self._driver.receiver(source, options)
+        if source.ordered:
+            receiver = OrderedReceiver(receiver, options.prefetch)
+        return Consumer(receiver, source, self.capabilities, self.name, options)
+
     def dead_letters(self, destination: str | Destination, group: str | None = None, **options: Any) -> Consumer:
         """A consumer of the dead-letter queue of a queue or subscription. Raises TopologyError when it has none."""
         return self.subscribe(self._dead_letter_queue(destination, group), **options)
+
+    def dead_letter_queue(self, destination: str | Destination, group: str | None = None) -> DeadLetterQueue:
+        """To look at, redrive and purge the dead letters of a queue or subscription. Raises TopologyError."""
+        self._check_open("dead_letter_queue")
+        return DeadLetterQueue(self._driver, self._known_source(destination, group))
 
     def depth(self, destination: str | Destination, group: str | None = None) -> int:
         """Messages waiting in a queue or subscription, as exactly as the broker tells."""
@@ -205,6 +281,11 @@ class Broker:
         """Messages waiting in the dead-letter queue of a queue or subscription."""
         self._check_open("dead_letter_depth")
         return self._driver.depth(Source(self._dead_letter_queue(destination, group)))
+
+    def source(self, destination: str | Destination, group: str | None = None) -> Source:
+        """The declared queue or subscription that is meant. Asks the broker nothing. Raises TopologyError, Closed."""
+        self._check_open("source")
+        return self._known_source(destination, group)
 
     def purge(self, destination: str | Destination, group: str | None = None) -> None:
         """Drops every message waiting in a queue or subscription."""
@@ -365,6 +446,13 @@ def _close_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_close_in_child)
+
+
+def _checked_delays(delays: Sequence[float]) -> list[float]:
+    for delay in delays:
+        if not 0 < delay < math.inf:  # also refuses NaN
+            raise ConfigurationError(f"the delay of a retry must be a positive number of seconds, not {delay!r}")
+    return sorted(set(delays))
 
 
 def _check_native(options: Mapping[str, Mapping[str, Any]], name: str) -> None:

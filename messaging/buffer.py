@@ -96,6 +96,12 @@ class DeliveryBuffer:
             heapq.heapify(self._later)
             return gone
 
+    def waiting(self) -> list[tuple[float, Delivery]]:
+        """The deliveries that are not ready yet, each with the seconds until it is."""
+        with self._changed:
+            now = self._clock()
+            return [(at - now, delivery) for at, _, delivery in self._later]
+
     def wake(self) -> None:
         """Makes `take` look again (the clock was moved)."""
         with self._changed:

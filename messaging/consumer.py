@@ -7,16 +7,19 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
-from threading import Event, RLock, Thread
+from functools import partial
+from threading import Event, Lock, RLock, Thread
 from types import TracebackType
 from typing import Self
 
 from messaging.capabilities import Capabilities
 from messaging.delivery import Delivery
-from messaging.driver import Receiver, Replay
-from messaging.errors import Closed
+from messaging.driver import Receiver, Replay, TransactionalReceiver
+from messaging.errors import Closed, ConfigurationError
 from messaging.options import ConsumerOptions
+from messaging.producer import Producer
 from messaging.topology import Source
+from messaging.transaction import Transaction
 
 _TURN = 0.5
 """Seconds a blocked receive waits in one go, so that pause and close from another thread are noticed."""
@@ -31,8 +34,15 @@ class Consumer:
     """
 
     def __init__(
-        self, receiver: Receiver, source: Source, capabilities: Capabilities, broker: str, options: ConsumerOptions
+        self,
+        receiver: Receiver,
+        source: Source,
+        capabilities: Capabilities,
+        broker: str,
+        options: ConsumerOptions,
+        producer: Producer | None = None,
     ) -> None:
+        """producer: of the receiver's transactions, when it has them."""
         self.source = source
         self.options = options
         self._receiver = receiver
@@ -44,19 +54,42 @@ class Consumer:
         self._resumed.set()
         self._closed = Event()
         self.on_close: Callable[[Consumer], None] = lambda _consumer: None
+        self._transact: Callable[[], Transaction] | None = None
+        if isinstance(receiver, TransactionalReceiver) and producer is not None:
+            self._transact = partial(Transaction, receiver, producer, self.take, self._put_back, Lock())
 
     def receive(self, max_messages: int = 100, timeout: float = 1.0) -> list[Delivery]:
         """Returns 1 to `max_messages` deliveries, as soon as there is one, or none after `timeout` seconds.
 
-        With `at_most_once` all of them are settled when this returns, so ask for as many as are handled at once.
+        With `delivery="at-most-once"` all of them are settled when this returns: ask for as many as you handle at once.
 
         Raises Closed when the consumer is or gets closed, DestinationNotFound or AuthenticationFailed when the source
         cannot be read any more, SettleFailed when an earlier settlement failed. While the connection is down it
         returns empty lists: the adapter reconnects behind it.
         """
+        if self._transact is not None:
+            raise ConfigurationError(
+                f"receive from {self.source}: with delivery='exactly-once' messages are received in a transaction: "
+                "with consumer.transaction() as transaction: transaction.receive()"
+            )
         deliveries = self.take(max_messages, timeout)
         self.begin(deliveries)
         return deliveries
+
+    def transaction(self) -> Transaction:
+        """A transaction, to be used with `with`: only with `delivery="exactly-once"`, and one at a time.
+
+        Raises ConfigurationError, Closed; entering it BrokerUnavailable, and ConfigurationError while another is
+        open; leaving it TransactionAborted (nothing happened, and what was received comes again) and BrokerUnavailable
+        (it is not known yet; what was not settled comes again).
+        """
+        self._open("transaction")
+        if self._transact is None:
+            raise ConfigurationError(
+                f"transaction on {self.source}: it was subscribed with delivery={self.options.delivery!r}; "
+                "use delivery='exactly-once'"
+            )
+        return self._transact()
 
     def take(self, max_messages: int, timeout: float) -> list[Delivery]:
         """As `receive`, for who calls `begin` before handling each: a worker, which holds some back."""
@@ -72,14 +105,17 @@ class Consumer:
                 return deliveries
 
     def begin(self, deliveries: Sequence[Delivery]) -> None:
-        """With `at_most_once`, settles what is about to be handled. Raises Closed, SettleFailed, BrokerUnavailable."""
+        """With `delivery="at-most-once"`, settles what is about to be handled.
+
+        Raises Closed, SettleFailed, BrokerUnavailable.
+        """
         if self.options.at_most_once and deliveries:
             self.ack(deliveries)
             self._receiver.flush(10.0)
 
     @property
     def batch(self) -> int:
-        """How many to receive at a time: with `at_most_once` one, since what is received is settled."""
+        """How many to receive at a time: with `delivery="at-most-once"` one, since what is received is settled."""
         return 1 if self.options.at_most_once else min(self.options.prefetch, 100)
 
     def _take(self, max_messages: int, timeout: float) -> list[Delivery]:
@@ -98,7 +134,7 @@ class Consumer:
                 raise Closed(f"receive from {self.source}: the consumer was closed meanwhile")
             fresh = self._fresh(deliveries)
             if not self._resumed.is_set():  # paused meanwhile: after pause() has returned, nothing is handed out
-                self._left.extendleft(reversed(fresh))
+                self._put_back(fresh)
                 return []
             return fresh
         finally:
@@ -112,20 +148,21 @@ class Consumer:
                 taken.append(self._left.popleft())
         return taken
 
+    def _put_back(self, deliveries: Sequence[Delivery]) -> None:
+        """The next to be handed out, in this order."""
+        self._left.extendleft(reversed(deliveries))
+
     def _fresh(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Those whose time to live has not ended. The others are done with."""
         as_type = self.options.as_type
         if as_type is not None:
             for delivery in deliveries:
                 delivery.as_type = as_type
-        fresh = []
-        for delivery in deliveries:
-            expires_at = delivery.expires_at
-            if expires_at is not None and expires_at <= time.time():
-                delivery.ack()
-            else:
-                fresh.append(delivery)
-        return fresh
+        expired = self._receiver.expired(deliveries, time.time())
+        if not expired:
+            return deliveries
+        self.ack(expired)
+        return [delivery for delivery in deliveries if not delivery._settled]
 
     def iterate(self, timeout: float | None = None) -> Iterator[Delivery]:
         """Yields deliveries until the consumer is closed or, when given, nothing came for `timeout` seconds.
@@ -140,7 +177,7 @@ class Consumer:
             if not deliveries and timeout is not None:
                 return
             # Kept for whoever receives next: a loop may be left early, and a pause or replay comes between two of them.
-            self._left.extendleft(reversed(deliveries))
+            self._put_back(deliveries)
             while self._resumed.is_set() and not self._closed.is_set() and (one := self._take_left(1)):
                 yield one[0]
 
@@ -149,7 +186,7 @@ class Consumer:
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acks several deliveries at once. Those already settled are left alone. Raises Closed."""
-        pending = [delivery for delivery in deliveries if not delivery.settled]
+        pending = [delivery for delivery in deliveries if not delivery._settled]
         while pending:
             settler = pending[0].settler
             its = [delivery for delivery in pending if delivery.settler is settler]

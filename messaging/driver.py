@@ -7,17 +7,22 @@ library's own exceptions are translated, and kept as `__cause__`.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from messaging.capabilities import Capabilities
+from messaging.concerns import Concern
+from messaging.dead_letter import alive_again
 from messaging.delivery import Delivery, Settler
-from messaging.errors import MessageTooLarge, MessagingError
-from messaging.message import Message
+from messaging.errors import MessageTooLarge, MessagingError, UnsupportedCapability
+from messaging.message import Message, PlainValue, plain_message
 from messaging.options import ConsumerOptions, ProducerOptions
+from messaging.plan import Finding, Part
 from messaging.topology import Destination, Source, Topology
+from messaging.waits import UNTOLD, Waits
 
 Done = Callable[[int, MessagingError | None], None]
 """Called once for each message of a `send`, with its index and None when confirmed; does not block.
@@ -30,15 +35,32 @@ Replay = str | float | Mapping[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """How the messages of one `send` travel. `delay`: seconds before they may be delivered."""
+    """How the messages of one `send` travel. `delay`: seconds before they may be delivered.
+
+    only: the one subscription of the topic that gets them, whatever its pattern; never with a delay. Comes from a
+    redrive, on every adapter that has topics.
+    """
 
     destination: Destination
     delay: float = 0.0
     mandatory: bool = False
+    only: Source | None = None
 
 
 class Sender(ABC):
     """Sends messages and reports what became of each. Every method may be called from any thread."""
+
+    waits: Waits = UNTOLD
+    """Where it tells that what it was given waits, and why: `begin(reason)`, `end(reason)`, from any thread.
+
+    For what the core cannot know: "buffer", "blocked", "throttled" (see `messaging.waits.Reason`). `on_wait` of the
+    program may run in these calls, so no lock is held during them; who must order them by a lock calls `note` with it
+    and `tell` without. A wait that is open when the producer has closed is ended by the core.
+    """
+
+    def report_waits(self, waits: Waits) -> None:
+        """Called once by the core, before the first `send`. A sender that wraps another passes it on."""
+        self.waits = waits
 
     @abstractmethod
     def send(self, messages: Sequence[Message], outgoing: Outgoing, done: Done) -> None:
@@ -53,6 +75,20 @@ class Sender(ABC):
         `done`: InvalidMessage, MessageTooLarge, UnsupportedCapability, Closed. The caller bounds what is in
         flight; this method may block briefly only while the client's own buffer is full.
         """
+
+    def send_values(self, values: Sequence[PlainValue], timestamp: float, outgoing: Outgoing, done: Done) -> None:
+        """As `send`, with messages that are nothing but a value.
+
+        An adapter whose client takes a message in less time than it takes to make a `Message` overrides it.
+        """
+        self.send([plain_message(value, timestamp) for value in values], outgoing, done)
+
+    def send_again(self, letters: Sequence[Delivery], outgoing: Outgoing, done: Done) -> None:
+        """As `send`, with what dead letters were before they were: same id, key, type, headers and body.
+
+        An adapter that can overrides it so that also what another program put there stays as it is, byte for byte.
+        """
+        self.send([alive_again(letter) for letter in letters], outgoing, done)
 
     @abstractmethod
     def close(self, timeout: float) -> None:
@@ -75,6 +111,10 @@ class Receiver(Settler):
         SettleFailed for an earlier settlement that the broker refused. Raises Closed when already closed.
         """
 
+    def expired(self, deliveries: Sequence[Delivery], now: float) -> list[Delivery]:
+        """Those of `deliveries` that are not to be handed out, since their time to live has ended. now: time.time()."""
+        return [d for d in deliveries if (ends := d.expires_at) is not None and ends <= now]
+
     @abstractmethod
     def pause(self) -> None:
         """Take no further messages from the broker. Leases, heartbeats and group membership go on. Idempotent."""
@@ -86,6 +126,10 @@ class Receiver(Settler):
     @abstractmethod
     def lag(self) -> int:
         """How many messages of the source are not yet acknowledged, as exactly as the broker tells."""
+
+    def now(self) -> float:
+        """The clock of delays that are waited for in the consumer: seconds, never goes back. From any thread."""
+        return time.monotonic()
 
     def is_live(self, delivery: Delivery) -> bool:
         """False when the connection or partition it came by is gone, so that somebody else gets it now."""
@@ -107,6 +151,40 @@ class Receiver(Settler):
         """
 
 
+class TransactionalReceiver(Receiver):
+    """A receiver whose messages are settled in transactions, one at a time, together with what is sent in them.
+
+    `begin`, `commit` and `abort` are called by the thread that calls `receive`. `ack` has no effect of its own, except
+    that the delivery is settled by the coming commit too; `reject` sends the copy in the transaction; `nack` raises
+    UnsupportedCapability.
+    """
+
+    sender: Sender
+    """Sends in the open transaction. What is sent is seen once that is committed; `done` may be called before."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Makes ready for a transaction; the outcome of one that was left open is known afterwards.
+
+        Raises BrokerUnavailable: then call it again.
+        """
+
+    @abstractmethod
+    def commit(self, deliveries: Sequence[Delivery], timeout: float) -> None:
+        """Settles `deliveries` and shows what was sent: both, or neither.
+
+        Raises TransactionAborted when neither happened: call `abort`. Raises BrokerUnavailable when the outcome is not
+        known within `timeout` seconds: the next `begin` finds out, and deliveries that were not settled come again.
+        """
+
+    @abstractmethod
+    def abort(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Takes back what was sent. Returns those of `deliveries` that are still this consumer's, unsettled.
+
+        Raises nothing.
+        """
+
+
 class Driver(ABC):
     """A connection to one broker. Every method may be called from any thread unless said otherwise."""
 
@@ -122,8 +200,23 @@ class Driver(ABC):
     surely_fits: ClassVar[int] = 0
     """A message with a body of so many bytes and nothing but id, timestamp and content type needs no `check`."""
 
+    export_formats: ClassVar[Sequence[str]] = ()
+    """What `export` can write: "terraform". The names are shared by the adapters."""
+
+    depth_counts_held: ClassVar[bool] = False
+    """Whether `depth` counts what is handed out and unsettled; then it does not change when that is given back."""
+
     def __init__(self, options: Any) -> None:
+        """Keeps the options, an instance of `Options`. Connects nothing: `open` or `assume` comes next, or `close`."""
         self.options = options
+
+    @property
+    def version(self) -> str:
+        """The broker and its version as it tells it itself, after `open`: "RabbitMQ 4.0.5". Empty when it tells none.
+
+        May ask the broker, bounded by `options.connect_timeout`; never raises.
+        """
+        return ""
 
     @classmethod
     @abstractmethod
@@ -139,10 +232,54 @@ class Driver(ABC):
     def declare(self, topology: Topology, create: bool) -> None:
         """Makes sure everything in `topology` exists: creates what is missing, or with `create=False` only looks.
 
+        That is each destination, its sources (`sources_of`), and the dead-letter queue of each (`source.dead_letter`).
         Idempotent. A subscription's copy begins when it is first declared. Raises DestinationNotFound when
         something is missing and `create` is False, TopologyError when what is there differs so that it would
         behave differently, UnsupportedCapability, ConfigurationError for a wrong `native` option of this adapter.
         """
+
+    def assume(self, version: str | None) -> str:
+        """Instead of `open`: makes `plan` and `export` work without a connection, for a broker of that version.
+
+        None: the newest version known. Returns what is assumed, in words. Raises ConfigurationError for a version that
+        is not one, UnsupportedCapability when this adapter needs a connection to plan.
+        """
+        raise UnsupportedCapability(f"{self.name}: this adapter cannot plan without a connection")
+
+    def plan(self, topology: Topology, delays: Sequence[float] = ()) -> list[Part]:
+        """Exactly what `declare` would make, in that order, and what a retry after each of `delays` seconds would.
+
+        Asks the broker nothing; works after `open` or `assume`. Raises what `declare` raises for a topology that this
+        broker cannot hold. `declare` and `plan` should share what computes the settings.
+        """
+        raise UnsupportedCapability(f"{self.name}: this adapter cannot tell what a topology is made of")
+
+    def inspect(self, parts: Sequence[Part]) -> list[Finding]:
+        """Looks for each part on the broker, in the same order. Creates and changes nothing.
+
+        What this broker does not tell is "unknown", with the reason as the way out. Raises BrokerUnavailable.
+        """
+        raise UnsupportedCapability(f"{self.name}: this adapter cannot compare a topology with the broker")
+
+    def leftovers(self, topology: Topology, delays: Sequence[float]) -> list[Part]:
+        """What earlier retries of `topology` have made on demand and retries after `delays` seconds do not use.
+
+        Their settings have "messages", how many wait there. Nothing, on a broker that makes nothing on demand.
+        """
+        return []
+
+    def concerns(self, topology: Topology, delays: Sequence[float] = ()) -> list[Concern]:
+        """What the settings of the broker, and of what is there of `topology`, do not uphold of the promise.
+
+        In words for who runs the broker; `delays`: seconds after which retries come. Changes nothing, and stores no
+        message. What this user may not see, or an optional interface does not answer, is a concern with seen=False
+        and never an error. Raises BrokerUnavailable. Nothing, unless an adapter has something to tell.
+        """
+        return []
+
+    def export(self, parts: Sequence[Part], format: str) -> str:
+        """What makes `parts` without this library, as text in one of `export_formats`. Works after `assume`."""
+        raise UnsupportedCapability(f"{self.name}: this adapter exports nothing")
 
     def check(self, message: Message, destination: Destination) -> None:
         """Raises MessageTooLarge or InvalidMessage when this broker could not take `message`. Called before each send.
@@ -164,6 +301,13 @@ class Driver(ABC):
     def receiver(self, source: Source, options: ConsumerOptions) -> Receiver:
         """A new receiver, ready: messages published after this returns are seen by it. Raises DestinationNotFound."""
 
+    def transactional_receiver(self, source: Source, options: ConsumerOptions) -> TransactionalReceiver:
+        """As `receiver`, with transactions. Only called when `capabilities.transactions`.
+
+        Raises UnsupportedCapability for a source that cannot have them.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def depth(self, source: Source) -> int:
         """Messages waiting in the source, not counting those delivered where the broker tells them apart."""
@@ -174,7 +318,10 @@ class Driver(ABC):
 
     @abstractmethod
     def delete(self, topology: Topology) -> None:
-        """Deletes everything in `topology` with its dead-letter and retry queues. Missing ones are no error."""
+        """Deletes everything in `topology` with its dead-letter and retry queues. Missing ones are no error.
+
+        A destination may be one dead-letter queue, by its name: then that alone.
+        """
 
     @abstractmethod
     def ping(self) -> None:

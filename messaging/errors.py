@@ -77,6 +77,12 @@ class ProducerFull(PublishFailed):
     retryable = True
 
 
+class ProducerHeld(PublishFailed):
+    """A `LagThrottle` held the publish to its deadline. Nothing was sent."""
+
+    retryable = True
+
+
 class BatchPublishFailed(PublishFailed):
     """Some messages of a `publish_many` failed; the others are confirmed.
 
@@ -94,6 +100,12 @@ class SettleFailed(MessagingError):
 
 class LeaseLost(SettleFailed):
     """The lease ran out or was taken over before it could be extended; the message will be delivered again."""
+
+
+class TransactionAborted(MessagingError):
+    """Nothing of a transaction happened: what it published is never seen, and what it received is delivered again."""
+
+    retryable = True
 
 
 class Closed(MessagingError):

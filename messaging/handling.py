@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
@@ -16,7 +17,11 @@ from messaging.retry import RetryPolicy
 
 log = logging.getLogger("messaging.worker")
 
-Handler = Callable[[Delivery], Any]
+Handler = Callable[..., Any]
+"""Takes the delivery; with `delivery="exactly-once"` also the transaction to publish in."""
+
+_REMEMBERED = 10_000
+"""Failed messages whose first failure is remembered."""
 
 
 @dataclass
@@ -52,13 +57,15 @@ class Handling:
         self.handler = handler
         self.retry = retry
         self.stats = Stats()
+        self._failed_first: dict[str, float] = {}
+        """When a message that is being retried failed first, by id. Its operations are atomic."""
 
     def run(self, delivery: Delivery) -> None:
         """For a plain function."""
         try:
             result = self.handler(delivery)
             if inspect.isawaitable(result):  # nothing was handled yet: to ack it would lose the message
-                _discard(result)
+                discard(result)
                 raise TypeError("the handler returned an awaitable: register an `async def` function instead")
         except Exception as error:
             self._failed(delivery, error)
@@ -81,6 +88,8 @@ class Handling:
 
     def _succeeded(self, delivery: Delivery) -> None:
         self.stats.count_handled()
+        if self._failed_first:
+            self._failed_first.pop(delivery.id, None)
         try:
             delivery.ack()
         except Closed:
@@ -88,14 +97,16 @@ class Handling:
 
     def _failed(self, delivery: Delivery, error: BaseException) -> None:
         delay = self.retry.delay_after(delivery.attempt, error)
-        reason = _describe(error)
+        reason = describe(error)
+        first = self._first_failure(delivery)
         try:
             if delivery.settled:
                 log.exception("%r: the handler settled it, then failed", delivery)
                 self.stats.count(failed=1)
             elif delay is None:
                 log.error("%r: given up after attempt %d: %s", delivery, delivery.attempt, reason)
-                delivery.reject(reason)
+                delivery.reject(reason, error=error, first_failure=first)
+                self._failed_first.pop(delivery.id, None)
                 self.stats.count(failed=1, dead_lettered=1)
             else:
                 log.info("%r: failed, again in %.3g s: %s", delivery, delay, reason)
@@ -103,6 +114,15 @@ class Handling:
                 self.stats.count(failed=1, retried=1)
         except Closed:
             log.warning("%r failed after its consumer closed; it will be delivered again: %s", delivery, reason)
+
+    def _first_failure(self, delivery: Delivery) -> float | None:
+        """Seconds since the epoch; None when an earlier attempt failed elsewhere, or too many failed since."""
+        known = self._failed_first
+        if delivery.attempt == 1:
+            known[delivery.id] = time.time()
+            if len(known) > _REMEMBERED:
+                known.pop(next(iter(known)), None)
+        return known.get(delivery.id)
 
 
 def is_async(handler: Handler) -> bool:
@@ -114,13 +134,15 @@ def is_async(handler: Handler) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(called)
 
 
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
+    """Its type and what it says, in a line."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:  # a __str__ that fails must not take the worker down
         return type(error).__name__
 
 
-def _discard(awaitable: Any) -> None:
+def discard(awaitable: Any) -> None:
+    """Nobody is going to await it."""
     if inspect.iscoroutine(awaitable):
         awaitable.close()

@@ -11,6 +11,7 @@ from messaging.buffer import DeliveryBuffer
 from messaging.delivery import Delivery
 from messaging.driver import Receiver, Replay
 from messaging.errors import Closed
+from messaging.rejection import Rejection
 
 
 class OrderedReceiver(Receiver):
@@ -21,16 +22,20 @@ class OrderedReceiver(Receiver):
     lane: it is delivered again after the delay while other keys go on, and nothing overtakes it. When this consumer
     dies, its unsettled messages are the broker's to deliver again, in order.
 
-    `_lock` guards the lanes and `_settling`, the heads whose settlement is under way. Threads: as `Receiver`.
+    clock: what delays are counted by; that of `inner` when None.
+
+    `_lock` guards the lanes, `_settling`, the heads whose settlement is under way, and `_out`, what is handed out and
+    unsettled, which `prefetch` bounds. Threads: as `Receiver`.
     """
 
-    def __init__(self, inner: Receiver, prefetch: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, inner: Receiver, prefetch: int, clock: Callable[[], float] | None = None) -> None:
         self._inner = inner
         self._prefetch = prefetch
         self._lock = Lock()
         self._lanes: dict[str | None, deque[Delivery]] = {}
         self._settling: set[Delivery] = set()
-        self._ready = DeliveryBuffer(clock)
+        self._out: set[Delivery] = set()
+        self._ready = DeliveryBuffer(clock or inner.now)
         self._closed = False
 
     def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
@@ -45,19 +50,23 @@ class OrderedReceiver(Receiver):
             elif self._closed or remaining <= 0:
                 return []
 
+    def expired(self, deliveries: Sequence[Delivery], now: float) -> list[Delivery]:
+        return self._inner.expired(deliveries, now)
+
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         self._settle(deliveries, self._inner.ack)
 
     def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
         self._check_open()
         with self._lock:
+            self._out.difference_update(deliveries)
             for delivery in deliveries:
                 if self._is_head(delivery):
                     again = self._lanes[delivery.key][0] = delivery.again()
                     self._ready.put_later(again, delay)
 
-    def reject(self, deliveries: Sequence[Delivery], reason: str) -> None:
-        self._settle(deliveries, lambda mine: self._inner.reject(mine, reason))
+    def reject(self, deliveries: Sequence[Delivery], why: Rejection) -> None:
+        self._settle(deliveries, lambda mine: self._inner.reject(mine, why))
 
     def extend(self, delivery: Delivery, seconds: float) -> None:
         self._inner.extend(delivery, seconds)
@@ -76,6 +85,7 @@ class OrderedReceiver(Receiver):
         with self._lock:
             self._lanes.clear()
             self._settling.clear()
+            self._out.clear()
         self._ready.remove(lambda _delivery: True)
 
     def flush(self, timeout: float) -> None:
@@ -85,9 +95,11 @@ class OrderedReceiver(Receiver):
         self._closed = True
         self._ready.close()
         self._inner.close()
+        with self._lock:
+            self._lanes.clear()
 
     def _take(self, most: int) -> list[Delivery]:
-        while ready := self._ready.take(most, 0):
+        while (room := min(most, self._room())) > 0 and (ready := self._ready.take(room, 0)):
             live: list[Delivery] = []
             gone: list[Delivery] = []
             for delivery in ready:
@@ -97,8 +109,16 @@ class OrderedReceiver(Receiver):
                     gone = [d for d in gone if self._is_head(d)]
                 self._advance(gone)
             if live:
+                with self._lock:
+                    self._out.update(live)
                 return live
         return []
+
+    def _room(self) -> int:
+        with self._lock:
+            if len(self._out) >= self._prefetch:  # what somebody else has got meanwhile may never be settled here
+                self._out = {delivery for delivery in self._out if self._inner.is_live(delivery)}
+            return self._prefetch - len(self._out)
 
     def _enter(self, deliveries: list[Delivery]) -> None:
         heads = []
@@ -117,6 +137,7 @@ class OrderedReceiver(Receiver):
         with self._lock:
             mine = [d for d in dict.fromkeys(deliveries) if self._is_head(d)]
             self._settling.update(mine)
+            self._out.difference_update(deliveries)
         if not mine:
             return
         try:

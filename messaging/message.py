@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 from messaging.codec import encode
@@ -71,6 +72,18 @@ class Message:
         return message
 
 
+PlainValue = tuple[bytes, str, str]
+"""Body, id and content type of a message that has nothing else. The collector does not look at it again and again."""
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+def plain_message(value: PlainValue, timestamp: float) -> Message:
+    """The message that `value` stands for."""
+    body, id, content_type = value
+    return Message(body, None, "", _NO_HEADERS, id, content_type, timestamp)
+
+
 def id_factory() -> Callable[[], str]:
     """Returns a function that makes unique ids: 64 random bits, then a counter. Thread-safe.
 
@@ -78,7 +91,7 @@ def id_factory() -> Callable[[], str]:
     """
     prefix = os.urandom(8).hex()
     counter = count()
-    return lambda: f"{prefix}{next(counter):016x}"
+    return lambda: prefix + str(next(counter))
 
 
 def check_message(message: Message, destination: str) -> None:

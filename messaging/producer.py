@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
+import logging
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from threading import Condition, Semaphore
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, Self, Unpack
 
 from messaging.capabilities import Capabilities
 from messaging.codec import encode
-from messaging.driver import Done, Driver, Outgoing
+from messaging.driver import Done, Driver, Outgoing, Sender
 from messaging.errors import (
     BatchPublishFailed,
     Closed,
@@ -24,9 +27,12 @@ from messaging.errors import (
     PublishTimeout,
     UnsupportedCapability,
 )
-from messaging.message import Message, MessageFields, check_message, id_factory
+from messaging.message import Message, MessageFields, PlainValue, check_message, id_factory, plain_message
 from messaging.options import ProducerOptions
 from messaging.topology import Destination, Topic
+from messaging.waits import Waits
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 500
 """Messages handed to the driver at a time by `publish_many`: enough to amortise locks, small beside `max_in_flight`."""
@@ -52,17 +58,23 @@ class Producer:
     a large `publish_many` is not overtaken for ever by single messages.
     """
 
-    def __init__(self, driver: Driver, resolve: Resolve, options: ProducerOptions) -> None:
+    def __init__(
+        self, driver: Driver, resolve: Resolve, options: ProducerOptions, sender: Sender | None = None
+    ) -> None:
+        """sender: a particular one, which is not closed with this producer's broker."""
         self._driver = driver
         self._resolve = resolve
         self.options = options
-        self._sender = driver.sender(options)
+        self._sender = sender or driver.sender(options)
+        self._waits = Waits(options.on_wait)
+        self._sender.report_waits(self._waits)
         self._next_id = id_factory()
         self._slots = Condition()
         self._in_flight = 0
         self._reporting = 0
         self._line: deque[object] = deque()
         self._closed = False
+        _living.add(self)
 
     def publish(
         self,
@@ -131,12 +143,12 @@ class Producer:
         sent = chunks = 0
         step = min(_CHUNK, max(self.options.max_in_flight // 2, 1))
         while sent < len(messages):
-            chunk = [_message(item, now) for item in messages[sent : sent + step]]
+            chunk = messages[sent : sent + step]
             try:
                 # Once begun it waits for slots, also with on_full="raise": those it waits for are its own.
                 wait = bool(sent) or self.options.on_full == "block"
                 self._acquire(len(chunk), deadline - time.monotonic(), target.name, wait)
-                self._send(chunk, outgoing, _Chunk(sent, len(chunk), batch, self._release))
+                self._send_chunk(chunk, now, outgoing, _Chunk(sent, len(chunk), batch, self._release))
             except MessagingError as error:
                 if not sent:
                     raise
@@ -171,6 +183,21 @@ class Producer:
         return self._in_flight
 
     @property
+    def waits(self) -> Mapping[str, int]:
+        """How often it began to wait, by reason (`messaging.waits.Reason`): counters, for a metric."""
+        return self._waits.counts
+
+    @property
+    def waited_seconds(self) -> Mapping[str, float]:
+        """How long it waited, by reason, up to now: counters, for a metric."""
+        return self._waits.seconds
+
+    @property
+    def waiting(self) -> frozenset[str]:
+        """The reasons for which it waits now."""
+        return self._waits.open
+
+    @property
     def closed(self) -> bool:
         return self._closed
 
@@ -178,6 +205,7 @@ class Producer:
         """In a forked child: nothing of this works here, and a lock may be held by a thread that does not exist."""
         self._closed = True
         self._slots = Condition()
+        self._waits = Waits()
         self._in_flight = self._reporting = 0
         self._line.clear()
 
@@ -188,7 +216,10 @@ class Producer:
                 return
             self._closed = True
             self._slots.notify_all()
-        self._sender.close(self.options.timeout if timeout is None else timeout)
+        try:
+            self._sender.close(self.options.timeout if timeout is None else timeout)
+        finally:
+            self._waits.close()
 
     def __enter__(self) -> Self:
         return self
@@ -257,7 +288,7 @@ class Producer:
                 body, content_type = encode(item)
                 value = (body, next_id(), content_type)
                 if len(body) > surely_fits:
-                    self._driver.check(_message(value, now), target)
+                    self._driver.check(plain_message(value, now), target)
                 prepared.append(value)
         return prepared
 
@@ -280,20 +311,31 @@ class Producer:
     def _acquire(self, count: int, timeout: float, name: str, wait: bool) -> None:
         most = self.options.max_in_flight
         with self._slots:
-            if self._line or (self._in_flight and self._in_flight + count > most):
-                if not wait:
-                    raise ProducerFull(
-                        f"publish to {name!r}: {self._in_flight} messages await confirmation (max_in_flight={most})"
-                    )
-                self._wait_in_line(count, timeout, name)
-            if self._closed:
-                raise Closed(f"publish to {name!r}: the producer is closed; nothing was sent")
-            self._in_flight += count
-
-    def _wait_in_line(self, count: int, timeout: float, name: str) -> None:
-        most, line, ticket = self.options.max_in_flight, self._line, object()
-        line.append(ticket)
+            if not self._line and (not self._in_flight or self._in_flight + count <= most):
+                self._take_slots(count, name)
+                return
+            if not wait:
+                raise ProducerFull(
+                    f"publish to {name!r}: {self._in_flight} messages await confirmation (max_in_flight={most})"
+                )
+            ticket = object()
+            self._line.append(ticket)
+        # Told without the lock, since what is told may ask this producer something; the place in the line is kept.
         try:
+            with self._waits.during("in-flight", f"max_in_flight={most}"):
+                self._wait_in_line(ticket, count, timeout, name)
+        except BaseException:
+            self._give_up(ticket, count)
+            raise
+
+    def _take_slots(self, count: int, name: str) -> None:
+        if self._closed:
+            raise Closed(f"publish to {name!r}: the producer is closed; nothing was sent")
+        self._in_flight += count
+
+    def _wait_in_line(self, ticket: object, count: int, timeout: float, name: str) -> None:
+        most, line = self.options.max_in_flight, self._line
+        with self._slots:
             if not self._slots.wait_for(
                 lambda: self._closed or (line[0] is ticket and self._in_flight + count <= most), timeout
             ):
@@ -301,8 +343,16 @@ class Producer:
                     f"publish to {name!r}: {self._in_flight} messages still await confirmation after "
                     f"{timeout:g} s (max_in_flight={most}); nothing was sent"
                 )
-        finally:
+            self._take_slots(count, name)
             line.remove(ticket)
+            self._slots.notify_all()
+
+    def _give_up(self, ticket: object, count: int) -> None:
+        with self._slots:
+            if ticket in self._line:
+                self._line.remove(ticket)
+            else:
+                self._in_flight -= count
             self._slots.notify_all()
 
     def _send(self, messages: Sequence[Message], outgoing: Outgoing, done: Done) -> None:
@@ -310,6 +360,18 @@ class Producer:
             self._sender.send(messages, outgoing, done)
         except BaseException:
             self._release(len(messages))
+            raise
+
+    def _send_chunk(self, chunk: Sequence[_Prepared], now: float, outgoing: Outgoing, done: Done) -> None:
+        values = [item for item in chunk if not isinstance(item, Message)]
+        if len(values) < len(chunk):
+            messages = [item if isinstance(item, Message) else plain_message(item, now) for item in chunk]
+            self._send(messages, outgoing, done)
+            return
+        try:
+            self._sender.send_values(values, now, outgoing, done)
+        except BaseException:
+            self._release(len(chunk))
             raise
 
     def _publish_done(self, future: Future[str], id: str, _index: int, error: MessagingError | None) -> None:
@@ -332,17 +394,7 @@ class Producer:
             self._slots.notify_all()
 
 
-_Prepared = Message | tuple[bytes, str, str]
-"""A message, or body, id and content type of a value. The collector does not look at such a tuple again and again."""
-
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-
-
-def _message(prepared: _Prepared, now: float) -> Message:
-    if isinstance(prepared, Message):
-        return prepared
-    body, id, content_type = prepared
-    return Message(body, None, "", _NO_HEADERS, id, content_type, now)
+_Prepared = Message | PlainValue
 
 
 class _Chunk:
@@ -382,6 +434,22 @@ class _Batch:
 
     def wait(self, chunks: int, deadline: float) -> bool:
         return all(self.finished.acquire(timeout=max(deadline - time.monotonic(), 0)) for _ in range(chunks))
+
+
+_living: weakref.WeakSet[Producer] = weakref.WeakSet()
+
+
+def _flush_at_exit() -> None:
+    """Who ends without closing loses nothing that `publish_nowait` took: the threads that send it are still alive."""
+    for producer in list(_living):
+        if producer.in_flight and not producer.closed:
+            try:
+                producer.flush()
+            except PublishTimeout as error:
+                log.error("at exit, without close: %s", error)
+
+
+atexit.register(_flush_at_exit)
 
 
 def _name(destination: str | Destination) -> str:

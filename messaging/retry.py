@@ -20,6 +20,9 @@ class RetryPolicy:
     delays: seconds before each retry; the last one is used for all further ones. With a `factor` each delay after
     the given ones is that many times the one before, up to `cap` seconds; `jitter` is the part added to a delay
     that is left to chance (0.1: up to 10 % longer, never earlier). never: error types that are dead-lettered at once.
+
+    keep_order: demands that no later message of a key is handled before the failed one succeeded or was dead-lettered.
+    Sources declared with `ordered=True` keep that in any case; a `Worker` refuses such a policy on every other.
     """
 
     attempts: int = 5
@@ -28,6 +31,7 @@ class RetryPolicy:
     cap: float = 3600.0
     jitter: float = 0.0
     never: tuple[type[BaseException], ...] = (DecodeError,)
+    keep_order: bool = False
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -36,6 +40,8 @@ class RetryPolicy:
             raise ConfigurationError(f"RetryPolicy: delays must be seconds from 0 on, not {self.delays!r}")
         if not (1 <= self.factor < math.inf and 0 <= self.jitter < math.inf and self.cap > 0):
             raise ConfigurationError("RetryPolicy: factor must be at least 1, jitter from 0 on, cap above 0")
+        if not isinstance(self.keep_order, bool):
+            raise ConfigurationError(f"RetryPolicy: keep_order must be True or False, not {self.keep_order!r}")
 
     @classmethod
     def exponential(
@@ -45,9 +51,10 @@ class RetryPolicy:
         factor: float = 2.0,
         cap: float = 3600.0,
         jitter: float = 0.1,
+        keep_order: bool = False,
     ) -> RetryPolicy:
         """Delays of `first`, `first * factor`, ... seconds, never above `cap`, each with `jitter` on top."""
-        return cls(attempts, (first,), factor, cap, jitter)
+        return cls(attempts, (first,), factor, cap, jitter, keep_order=keep_order)
 
     def delay_after(self, attempt: int, error: BaseException) -> float | None:
         """Seconds until the message that failed in `attempt` (1-based) is tried again; None: dead-letter it."""

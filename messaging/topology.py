@@ -106,6 +106,11 @@ class Source:
         return subscription_name(self.destination.name, self.subscription.group)
 
     @property
+    def group(self) -> str | None:
+        """Of the subscription; None of a queue."""
+        return None if self.subscription is None else self.subscription.group
+
+    @property
     def ordered(self) -> bool:
         return self.destination.ordered
 
@@ -120,6 +125,15 @@ class Source:
         if holder is None or not holder.dead_letter:
             return None
         return Queue(dead_letter_name(self.name), ordered=self.ordered, dead_letter=False)
+
+    @property
+    def queue(self) -> Queue:
+        """The queue of that name: where brokers that have no subscriptions of their own keep one."""
+        if isinstance(self.destination, Queue):
+            return self.destination
+        queue = Queue("subscription", self.ordered, dead_letter=False)
+        object.__setattr__(queue, "name", self.name)  # which nobody else may give a queue
+        return queue
 
     def __str__(self) -> str:
         return f"queue {self.name!r}" if self.subscription is None else f"subscription {self.name!r}"

@@ -16,8 +16,10 @@ from messaging.consumer import Consumer, close_together
 from messaging.errors import Closed, ConfigurationError
 from messaging.handling import Handler, Handling, Stats, is_async
 from messaging.pool import ThreadPool
+from messaging.pressure_gate import Pressure, PressureGate
 from messaging.retry import RetryPolicy
 from messaging.topology import Destination
+from messaging.transaction_pool import TransactionPool, check_handler
 
 H = TypeVar("H", bound=Handler)
 
@@ -35,6 +37,7 @@ class Registration:
     handling: Handling
     concurrency: int
     options: dict[str, Any]
+    pressure: Pressure | None = None
 
     @property
     def stats(self) -> Stats:
@@ -55,6 +58,13 @@ class Worker:
     Up to `concurrency` messages are handled at a time, those of one key one after the other, in order. `async def`
     handlers share an event loop a registration.
 
+    With `delivery="exactly-once"` (where the broker has transactions) a handler gets the transaction too, and what it
+    publishes through it is seen together with the settlement of its message, or never:
+
+        @worker.on("orders", group="totals", delivery="exactly-once")
+        def total(delivery, transaction):
+            transaction.publish("totals", ..., key=delivery.key)
+
     `run`, `start` and `stop` belong to one thread; `request_stop` may be called from any, and from signal handlers.
     """
 
@@ -64,6 +74,7 @@ class Worker:
         self.registrations: list[Registration] = []
         self._pools: list[ThreadPool | AsyncPool] = []
         self._consumers: list[Consumer] = []
+        self._gates: list[PressureGate] = []
         self._stop = threading.Event()
         self._interrupted = False
 
@@ -75,40 +86,70 @@ class Worker:
         pattern: str | None = None,
         retry: RetryPolicy | None = None,
         concurrency: int = 1,
+        pressure: Pressure | None = None,
         **options: Any,
     ) -> Callable[[H], H]:
-        """Registers the decorated handler. Raises ConfigurationError; the broker is first asked in `start`."""
+        """Registers the decorated handler. The broker is first asked in `start`.
+
+        pressure: pauses its consumer while what the handler feeds is under pressure; what was received is handled.
+
+        Raises ConfigurationError, also when `retry` has to keep the order and the destination is not declared ordered.
+        """
         if concurrency < 1:
             raise ConfigurationError(f"concurrency must be at least 1, not {concurrency}")
 
         def register(handler: H) -> H:
+            if options.get("delivery") == "exactly-once":
+                check_handler(handler, concurrency)
             is_async(handler)
             handling = Handling(handler, retry or RetryPolicy())
-            self.registrations.append(Registration(destination, group, pattern, handling, concurrency, options))
+            entry = Registration(destination, group, pattern, handling, concurrency, options, pressure)
+            self._check_order(entry)
+            self.registrations.append(entry)
             return handler
 
         return register
 
     def start(self) -> None:
-        """Subscribes every handler and returns. Raises what `Broker.subscribe` raises; then nothing is running."""
+        """Subscribes every handler and returns. Raises what `on` and `Broker.subscribe` raise; then nothing runs."""
         if self._pools:
             raise ConfigurationError("the worker runs already")
         if not self.registrations:
             raise ConfigurationError("the worker has no handler: register one with @worker.on(...)")
+        for entry in self.registrations:
+            self._check_order(entry)  # what is declared may have changed since
         try:
             for number, entry in enumerate(self.registrations):
                 consumer = self._broker.subscribe(
                     entry.destination, entry.group, pattern=entry.pattern, **entry.options
                 )
                 self._consumers.append(consumer)
-                kind = AsyncPool if is_async(entry.handling.handler) else ThreadPool
-                self._pools.append(kind(consumer, entry.handling, entry.concurrency, f"worker-{number}"))
+                self._pools.append(_pool(consumer, entry, f"worker-{number}"))
+                if entry.pressure is not None:
+                    self._gates.append(entry.pressure.gate(consumer))
         except BaseException:
             self._pools.clear()
             self._close_consumers()
             raise
         for pool in self._pools:
             pool.start()
+
+    def _check_order(self, entry: Registration) -> None:
+        if not entry.handling.retry.keep_order:
+            return
+        name = entry.destination if isinstance(entry.destination, str) else entry.destination.name
+        if entry.options.get("delivery") == "at-most-once":
+            raise ConfigurationError(
+                f"retry on {name!r}: keep_order cannot be had together with delivery='at-most-once', which settles a "
+                "message before it is handled, so that one that fails is never tried again: leave out one of them"
+            )
+        known = self._broker.topology.get(name) if isinstance(entry.destination, str) else entry.destination
+        if known is None or not known.ordered:
+            raise ConfigurationError(
+                f"retry on {name!r}: keep_order needs a destination that is ordered, and this one is "
+                f"{'not declared' if known is None else 'declared unordered'}: declare Queue({name!r}, ordered=True) "
+                f"or Topic({name!r}, ..., ordered=True) before, or leave out keep_order"
+            )
 
     def run(self) -> None:
         """Starts, then blocks until SIGTERM, SIGINT or `request_stop`, then stops.
@@ -149,6 +190,7 @@ class Worker:
         try:
             for pool in pools:
                 pool.stop()
+            self._close_gates()
             finished = [pool.join(max(deadline - time.monotonic(), 0)) for pool in pools]
             for pool in pools:
                 pool.cancel()
@@ -171,7 +213,13 @@ class Worker:
     ) -> None:
         self.stop()
 
+    def _close_gates(self) -> None:
+        gates, self._gates = self._gates, []
+        for gate in gates:
+            gate.close()
+
     def _close_consumers(self) -> None:
+        self._close_gates()
         consumers, self._consumers = self._consumers, []
         close_together(consumers)
 
@@ -189,3 +237,10 @@ class Worker:
         self._interrupted = False
 
         return {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+
+
+def _pool(consumer: Consumer, entry: Registration, name: str) -> ThreadPool | AsyncPool:
+    if consumer.options.exactly_once:
+        return TransactionPool(consumer, entry.handling, name)
+    kind = AsyncPool if is_async(entry.handling.handler) else ThreadPool
+    return kind(consumer, entry.handling, entry.concurrency, name)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import messaging
-from messaging.cli import adapters, brokers, capabilities, config, demo
+from messaging.cli import adapters, brokers, capabilities, config, contract, demo, dlq, new, outbox, tables, topology
 from messaging.cli.errors import ReportingGroup
 
 app = typer.Typer(
@@ -37,6 +37,12 @@ def _options(
 
 app.command("demo")(demo.demo)
 app.add_typer(brokers.app, name="brokers")
+app.add_typer(dlq.app, name="dlq")
+app.add_typer(outbox.app, name="outbox")
+app.add_typer(tables.app, name="tables")
+app.add_typer(topology.app, name="topology")
+app.add_typer(new.app, name="new")
+app.command("contract")(contract.contract)
 app.command("adapters")(adapters.adapters)
 app.command("capabilities")(capabilities.capabilities)
 app.command("config")(config.config)
