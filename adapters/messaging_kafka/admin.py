@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from functools import cached_property
 from typing import Any, TypeVar
 
 from confluent_kafka import (
@@ -38,6 +39,7 @@ from messaging.errors import (
 
 from .errors import translate
 from .options import KafkaOptions
+from .settled_ahead import mark_of
 
 T = TypeVar("T")
 
@@ -47,7 +49,12 @@ DEFAULT_LIMIT = 1_048_588
 RECORD_OVERHEAD = 512
 """What a record batch adds around one message, bytes, rounded up generously."""
 
-_MOVING = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+_MOVING = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+)
 """A partition that is just made, or whose broker just left: asked again a moment later."""
 
 _COORDINATOR_MOVING = (
@@ -81,8 +88,12 @@ class Admin:
         self._refusal: KafkaError | None = None
         self._known: dict[str, tuple[int, float]] = {}
         self.default_limit = DEFAULT_LIMIT - RECORD_OVERHEAD
+
+    @cached_property
+    def client(self) -> AdminClient:
+        """Made by the first question, since it connects by itself. `connect` asks it, before there are threads."""
         try:
-            self.client = AdminClient(options.client(error_cb=self._on_error, allow_auto_create_topics=False))
+            return AdminClient(self._options.client(error_cb=self._on_error, allow_auto_create_topics=False))
         except KafkaException as error:
             raise translate(error, "kafka config") from error
 
@@ -130,6 +141,13 @@ class Admin:
             except DestinationNotFound:
                 found[name] = None
         return found
+
+    def topics(self) -> list[str]:
+        """The names of all topics that the user may see."""
+        try:
+            return list(self.client.list_topics(timeout=self._timeout).topics)
+        except KafkaException as error:
+            raise translate(error, "list topics") from error
 
     def require(self, topic: str) -> int:
         """How many partitions `topic` has. Raises DestinationNotFound."""
@@ -265,7 +283,7 @@ class Admin:
                 try:
                     self._result(future, f"delete group {name!r}")
                 except MessagingError as error:
-                    if _code(error) in (KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE):
+                    if _code(error) in (KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, *_COORDINATOR_MOVING):
                         continue  # the client sometimes waits for a coordinator that is there
                     if _code(error) not in (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.NON_EMPTY_GROUP):
                         raise
@@ -276,13 +294,14 @@ class Admin:
 
     def committed(self, group: str, topic: str) -> Offsets:
         """What `group` has committed of `topic`; empty when nothing, or there is no such group."""
-        return {p.partition: p.offset for p in self._committed(group, topic)}
+        return {p.partition: p.offset for p in self.commits(group, topic)}
 
     def commit_marks(self, group: str, topic: str) -> set[str]:
-        """The texts that were committed beside the offsets of `group`; empty when nothing is committed."""
-        return {p.metadata or "" for p in self._committed(group, topic)}
+        """The kinds of order that were committed beside the offsets of `group`; empty when nothing is committed."""
+        return {mark_of(p.metadata) for p in self.commits(group, topic)}
 
-    def _committed(self, group: str, topic: str) -> list[TopicPartition]:
+    def commits(self, group: str, topic: str) -> list[TopicPartition]:
+        """As `committed`, with the text beside each offset."""
         # Through a consumer of the group that never joins it. An AdminClient asks the same, but while the group's
         # coordinator moves or loads, as in the first seconds of a cluster, that ends the process (librdkafka #5040).
         count = self.partitions([topic])[topic] or 0
@@ -413,9 +432,12 @@ class Admin:
     def a_broker(self) -> str:
         """The id of any broker."""
         try:
-            return str(next(iter(self.client.list_topics("__consumer_offsets", timeout=self._timeout).brokers)))
+            brokers = self.client.list_topics("__consumer_offsets", timeout=self._timeout).brokers
         except KafkaException as error:
             raise translate(error, "list brokers") from error
+        if not brokers:
+            raise BrokerUnavailable("list brokers: the cluster names none, as while it starts")
+        return str(next(iter(brokers)))
 
     def _call(self, call: Callable[[], T]) -> T:
         self.client.poll(0)  # hands on the log lines that have come meanwhile
@@ -434,9 +456,20 @@ class Admin:
         try:
             return future.result((self._timeout if timeout is None else timeout) + 1.0)
         except KafkaException as error:
-            raise translate(error, what, default) from error
+            translated = translate(error, what, default)
+            if _code(translated) == KafkaError._TIMED_OUT:
+                self._replace_client()
+            raise translated from error
         except TimeoutError as error:
+            self._replace_client()
             raise BrokerUnavailable(f"{what}: no answer within {self._timeout:g} s") from error
+
+    def _replace_client(self) -> None:
+        """After restarts of the broker a client may wait for the controller in vain, for ever; a new one does not.
+
+        What other threads ask the old one ends at its own deadline.
+        """
+        self.__dict__.pop("client", None)
 
     def _until(self, ready: Callable[[], bool], otherwise: str) -> None:
         deadline = time.monotonic() + self._timeout

@@ -22,7 +22,7 @@ _COMMON = Capabilities(
     lease=unsupported("a message stays with its consumer while that lives"),
     replay=native("seek; within the partitions that the consumer holds"),
     lag=native("end minus committed offset"),
-    transactions=unsupported("not offered yet"),
+    transactions=native("transactional producer, fenced by the group's generation; topics only"),
     max_message_bytes=DEFAULT_LIMIT - RECORD_OVERHEAD,
 )
 

@@ -2,32 +2,54 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from confluent_kafka.admin import ResourceType
 
 from messaging.capabilities import Capabilities
-from messaging.driver import Driver, Receiver, Sender
-from messaging.errors import BrokerUnavailable, Closed, DestinationNotFound, MessagingError
+from messaging.concerns import Concern
+from messaging.driver import Driver, Receiver, Sender, TransactionalReceiver
+from messaging.errors import (
+    BrokerUnavailable,
+    Closed,
+    ConfigurationError,
+    DestinationNotFound,
+    MessagingError,
+    UnsupportedCapability,
+)
 from messaging.message import Message
 from messaging.options import ConsumerOptions, ProducerOptions
+from messaging.plan import Finding, Part
 from messaging.topology import Destination, Source, Topic, Topology
 
 from .admin import RECORD_OVERHEAD, Admin
 from .capabilities import capabilities
+from .commands import commands
+from .concerns import concerns
 from .group_receiver import GroupReceiver
 from .groups import group_of, lag_of, order_mark
-from .options import KafkaOptions
+from .inspection import inspect
+from .options import PORT, KafkaOptions
+from .parts import parts_of
 from .records import SURELY_FITS, check_size
+from .retry_receiver import RetryReceiver
+from .retry_topics import levels_of, retry_topics
 from .sender import KafkaSender
+from .server_version import server_version
 from .share_groups import ShareGroups, retry_name, share_group
 from .share_receiver import ShareReceiver
 from .topology import Declarations
+from .transactional_receiver import KafkaTransactionalReceiver
 
 _REPLACED_WITHIN = 10_000
 """Milliseconds after which a crashed member of a group is to be replaced, at most."""
+
+_NEWEST = "4.2"
+
+R = TypeVar("R", bound=Receiver)
 
 
 class KafkaDriver(Driver):
@@ -36,6 +58,8 @@ class KafkaDriver(Driver):
     name: ClassVar[str] = "kafka"
     Options: ClassVar[type[Any]] = KafkaOptions
     surely_fits: ClassVar[int] = SURELY_FITS
+    depth_counts_held: ClassVar[bool] = True
+    export_formats: ClassVar[Sequence[str]] = ("kafka",)
 
     def __init__(self, options: KafkaOptions) -> None:
         super().__init__(options)
@@ -81,12 +105,45 @@ class KafkaDriver(Driver):
             }
         self.capabilities = capabilities(self._shares.available, limit)
 
+    @property
+    def version(self) -> str:
+        encrypted = self.options.client()["security.protocol"].endswith("SSL")
+        timeout = self.options.connect_timeout / len(self.options.hosts)
+        told = (server_version(host, port or PORT, encrypted, timeout) for host, port in self.options.hosts)
+        return next((text for text in told if text), "")
+
     _shorten_sessions = False
     _delivery_limit = 5
 
     def declare(self, topology: Topology, create: bool) -> None:
         self._check_open()
         self._declarations.apply(topology, create)
+
+    def assume(self, version: str | None) -> str:
+        found = re.fullmatch(r"(\d{1,3})(?:\.(\d{1,3})(?:\.[\w.-]+)?)?", _NEWEST if version is None else version)
+        numbers = (int(found[1]), int(found[2] or 0)) if found else (0, 0)
+        if numbers < (4, 0):
+            raise ConfigurationError(f"{version!r} is not a supported version of Kafka: 4.0 or later, as in 4.1")
+        self._shares.assume(numbers >= (4, 2))
+        self.capabilities = capabilities(self._shares.available)
+        return f"Kafka {numbers[0]}.{numbers[1]}"
+
+    def plan(self, topology: Topology, delays: Sequence[float] = ()) -> list[Part]:
+        limit = self._admin.default_limit + RECORD_OVERHEAD
+        return parts_of(topology, self._shares.uses, self._shares.settings(), limit)
+
+    def inspect(self, parts: Sequence[Part]) -> list[Finding]:
+        self._check_open()
+        return inspect(self._admin, parts)
+
+    def concerns(self, topology: Topology, delays: Sequence[float] = ()) -> list[Concern]:
+        self._check_open()
+        return concerns(self._admin, self.plan(topology, delays), delays)
+
+    def export(self, parts: Sequence[Part], format: str) -> str:
+        if format not in self.export_formats:
+            raise ConfigurationError(f"kafka: no export as {format!r}; there is {', '.join(self.export_formats)}")
+        return commands(parts, self.options.bootstrap)
 
     def check(self, message: Message, destination: Destination) -> None:
         check_size(message, destination.name, self._admin.limit(destination.name))
@@ -102,17 +159,52 @@ class KafkaDriver(Driver):
         self._check_open()
         if options.lease is not None:
             self.capabilities.require("lease", self.name, "leave out lease")
-        self._admin.require(source.destination.name)
         if self._shares.uses(source):
+            self._admin.require(source.destination.name)
             return self._keep(self._share_receiver(source, options))
-        group = group_of(source)
-        if isinstance(source.destination, Topic) and not self._admin.committed(group, source.destination.name):
+        group = self._group_to_read(source)
+        topics = retry_topics(self._admin, source)
+        if self._shorten_sessions:
+            for topic in topics.values():
+                self._shorten(topic)
+        copies = self._copies_to(source)
+        arguments = (source, options, self._consumer_config(group), group, self._admin, copies, self._forget)
+        if not topics:
+            return self._keep(GroupReceiver(*arguments))
+        for topic in topics.values():
+            copies.prepare(topic)
+        configs = {topic: self._consumer_config(topic) for topic in topics.values()}
+        return self._keep(RetryReceiver(levels_of(source), topics, configs, *arguments))
+
+    def transactional_receiver(self, source: Source, options: ConsumerOptions) -> TransactionalReceiver:
+        self._check_open()
+        if not isinstance(source.destination, Topic):
+            raise UnsupportedCapability(
+                f"{source}: exactly-once needs a topic and a group, since queues are not read in transactions; or use "
+                "delivery='at-least-once' and an inbox (messaging_sql.Inbox), which has each effect happen once"
+            )
+        if retry_topics(self._admin, source):
+            raise UnsupportedCapability(
+                f"{source}: exactly-once and retry topics exclude each other: declare the subscription without them"
+            )
+        group = self._group_to_read(source)
+        config = self._consumer_config(group)
+        return self._keep(
+            KafkaTransactionalReceiver(source, options, config, group, self._admin, self.options, self._forget)
+        )
+
+    def _group_to_read(self, source: Source) -> str:
+        """The group of a source that is there. Raises DestinationNotFound."""
+        topic, group = source.destination.name, group_of(source)
+        self._admin.require(topic)
+        if isinstance(source.destination, Topic) and not self._admin.committed(group, topic):
             raise DestinationNotFound(f"{source} does not exist (group {group!r} has no position): declare it first")
         if self._shorten_sessions:
-            self._admin.configure(ResourceType.GROUP, group, {"consumer.session.timeout.ms": str(_REPLACED_WITHIN)})
-        copies = self._copies_to(source)
-        config = self._consumer_config(group)
-        return self._keep(GroupReceiver(source, options, config, group, self._admin, copies, self._forget))
+            self._shorten(group)
+        return group
+
+    def _shorten(self, group: str) -> None:
+        self._admin.configure(ResourceType.GROUP, group, {"consumer.session.timeout.ms": str(_REPLACED_WITHIN)})
 
     def _share_receiver(self, source: Source, options: ConsumerOptions) -> Receiver:
         retry_topic = retry_name(source.name)
@@ -133,7 +225,7 @@ class KafkaDriver(Driver):
             self._forget,
         )
 
-    def _keep(self, receiver: Receiver) -> Receiver:
+    def _keep(self, receiver: R) -> R:
         with self._lock:
             self._open.append(receiver)
         return receiver
@@ -145,6 +237,10 @@ class KafkaDriver(Driver):
             enable_auto_commit=False,
             enable_auto_offset_store=False,
             fetch_wait_max_ms=100,
+            # How long a partition is not fetched once enough of it waits here. The default is a second, in which a fast
+            # consumer is done with all of it and idles.
+            fetch_queue_backoff_ms=10,
+            enable_partition_eof=True,  # tells where the next message will be: a transaction's end is none
             **self._group_config,
         )
         return config
@@ -169,22 +265,28 @@ class KafkaDriver(Driver):
             return self._shares.lag(source)
         for receiver in self._receivers(group):
             return receiver.lag()
-        return lag_of(self._admin, group, source.destination.name)
+        waiting = retry_topics(self._admin, source).values()
+        return lag_of(self._admin, group, source.destination.name) + sum(lag_of(self._admin, t, t) for t in waiting)
 
     def purge(self, source: Source) -> None:
         self._check_open()
-        topic = source.destination.name
-        ends = self._admin.ends(topic)
-        if not isinstance(source.destination, Topic):
-            self._admin.delete_records(topic, ends)
+        topic, group = source.destination.name, group_of(source)
+        if isinstance(source.destination, Topic):
+            self._skip(source, group, topic)
+        else:
+            self._admin.delete_records(topic, self._admin.ends(topic))
             retry = retry_name(source.name)
             if self._admin.partitions([retry])[retry] is not None:
                 self._admin.delete_records(retry, self._admin.ends(retry))
-            return
-        group = group_of(source)
+        for retry in retry_topics(self._admin, source).values():
+            self._skip(source, retry, retry)
+
+    def _skip(self, source: Source, group: str, topic: str) -> None:
+        """Moves the group's positions in `topic` to its ends: by who holds them here, else from outside."""
+        ends = self._admin.ends(topic)
         held: set[int] = set()
-        for receiver in self._receivers(group):
-            held |= receiver.skip_to(ends)
+        for receiver in self._receivers(group_of(source)):
+            held |= receiver.skip_to(topic, ends)
         if held != set(ends) and not self._admin.commit(group, topic, ends, order_mark(source)):
             raise BrokerUnavailable(
                 f"purge of {source}: group {group!r} has members elsewhere, and only they can move its position; "

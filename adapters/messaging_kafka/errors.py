@@ -20,7 +20,8 @@ from messaging.errors import (
 _KINDS: dict[type[MessagingError], str] = {
     BrokerUnavailable: """_ALL_BROKERS_DOWN _TRANSPORT _RESOLVE _TIMED_OUT _TIMED_OUT_QUEUE _WAIT_COORD _DESTROY
         REQUEST_TIMED_OUT BROKER_NOT_AVAILABLE NETWORK_EXCEPTION COORDINATOR_NOT_AVAILABLE
-        COORDINATOR_LOAD_IN_PROGRESS NOT_COORDINATOR LEADER_NOT_AVAILABLE NOT_CONTROLLER""",
+        COORDINATOR_LOAD_IN_PROGRESS NOT_COORDINATOR LEADER_NOT_AVAILABLE NOT_LEADER_FOR_PARTITION
+        FENCED_LEADER_EPOCH UNKNOWN_LEADER_EPOCH NOT_CONTROLLER _NOENT""",
     AuthenticationFailed: """_AUTHENTICATION SASL_AUTHENTICATION_FAILED TOPIC_AUTHORIZATION_FAILED
         GROUP_AUTHORIZATION_FAILED CLUSTER_AUTHORIZATION_FAILED UNSUPPORTED_SASL_MECHANISM""",
     DestinationNotFound: "UNKNOWN_TOPIC_OR_PART _UNKNOWN_TOPIC _UNKNOWN_PARTITION UNKNOWN_TOPIC_ID",
@@ -30,6 +31,7 @@ _KINDS: dict[type[MessagingError], str] = {
     ConfigurationError: "_INVALID_ARG",
     PublishTimeout: "_MSG_TIMED_OUT _PURGE_QUEUE _PURGE_INFLIGHT",
 }
+# _NOENT: the client found no leader of a partition.
 _BY_CODE: dict[int, type[MessagingError]] = {
     getattr(KafkaError, name): kind
     for kind, names in _KINDS.items()
@@ -56,6 +58,9 @@ def publish_error(error: KafkaError, topic: str) -> MessagingError:
     kind = _BY_CODE.get(error.code(), PublishFailed)
     if kind is BrokerUnavailable:
         kind = PublishTimeout  # the request may have arrived: the outcome is unknown
-    translated = kind(f"publish to {topic!r}: {error.str()}")
+    text = error.str()
+    if error.code() in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
+        text = "not confirmed when its producer was closed or replaced, or its transaction taken back"
+    translated = kind(f"publish to {topic!r}: {text}")
     translated.__cause__ = KafkaException(error)
     return translated

@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from threading import Event, Thread
+from itertools import compress, groupby, repeat
+from operator import attrgetter, lt
+from threading import Event
 from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from messaging.buffer import DeliveryBuffer
 from messaging.delivery import Delivery, Settler
 from messaging.errors import (
     AuthenticationFailed,
     BrokerUnavailable,
-    Closed,
     DestinationNotFound,
     MessagingError,
     SettleFailed,
@@ -26,10 +27,12 @@ from messaging.patterns import MATCH_ALL, matcher
 from messaging.topology import Source
 
 from .admin import Admin
-from .answers import answer
 from .errors import translate
 from .groups import order_mark
-from .records import KafkaDelivery, type_of
+from .interrupted import Interrupted
+from .owner_thread import OwnerThread
+from .records import GroupDelivery, KafkaDelivery, type_of
+from .settled_ahead import ROOM, encode
 from .topic_watch import Change, TopicWatch
 from .tracker import OffsetTracker
 
@@ -40,8 +43,12 @@ AHEAD = 1000
 """Records read ahead of what may be handed out (`prefetch`), as the client itself does: nobody else could have them."""
 _AHEAD_BYTES = 64 * 1024 * 1024
 """Bytes of them, about: fewer records are read ahead when they are large."""
-_CHUNK = 500
-"""Messages taken from the client at a time."""
+READY = 500
+"""Records at most that wait for somebody to take them; the client, which keeps the rest, is faster than anybody. More
+would grow old here, and the collector look at each of them several times.
+"""
+_SAMPLE = 8
+"""Of so many records one is measured."""
 _COMMIT_EVERY = 0.5
 """Seconds between two commits of the watermarks: what a crash repeats at most, beside what was unsettled."""
 _IDLE = 0.05
@@ -51,16 +58,23 @@ _PARK_AFTER = 1.0
 """Seconds without room after which the partitions are paused, so that polling can go on (max.poll.interval.ms)."""
 _GAP = 10_000
 """Settled messages above an unsettled one at most, a partition; then it is paused until the watermark moves."""
+POSITIONS_WITHIN = 5.0
+"""Seconds for the coordinator to tell a group's positions."""
 _CLOSE_WITHIN = 4.0
 """Seconds for the last commit at close."""
 
+_partition: Callable[[Any], int] = Message.partition  # type: ignore[assignment]  # None is for messages made by hand
+_offset: Callable[[Any], int] = Message.offset  # type: ignore[assignment]
+_less: Callable[[int, int], bool] = lt
+_tracker_of: Callable[[Delivery], OffsetTracker] = attrgetter("tracker")
+_offset_of: Callable[[Delivery], int] = attrgetter("offset")
 
-class GroupLoop:
+
+class GroupLoop(OwnerThread):
     """Reads one topic for one group into a buffer, and commits what is settled.
 
-    Threads: `settled`, `call`, `stop` from any thread; everything with an underscore belongs to the owner thread,
-    also the client's callbacks, which the client runs inside the calls made here. `settled` and `_commands` are
-    deques, which need no lock; `_wake` ends a wait at the prefetch mark early. `join` joins the thread.
+    Threads: as OwnerThread, and `settled` and `flush` from any; the client's callbacks are the owner thread's too, for
+    the client runs them inside the calls made here. `settled` is a deque, which needs no lock.
     """
 
     def __init__(
@@ -73,13 +87,13 @@ class GroupLoop:
         prefetch: int,
         admin: Admin,
     ) -> None:
+        super().__init__(source, buffer, "kafka-consumer")
         self._topic = topic
-        self._source = source
         self._settler = settler
-        self._buffer = buffer
         self._prefetch = prefetch
         self._ahead = AHEAD
         self._mark = order_mark(source)
+        self._room = ROOM
         self._admin = admin
         self._matches = None if source.pattern == MATCH_ALL else matcher(source.pattern)
         self.settled: deque[Delivery] = deque()
@@ -88,53 +102,25 @@ class GroupLoop:
         """Records read and not yet settled, as far as drained: in the buffer, or handed out. The owner thread's."""
         self.copying = 0
         """Copies on their way to another topic; their originals are settled once they are confirmed (GroupReceiver)."""
-        self.failure: MessagingError | None = None
-        """Why this consumer is dead, if it is."""
-        self.waiting = False
-        """Whether the thread waits for a settlement."""
         self.at_mark = False
         """Whether the receiver waits for room; then `progress` is set whenever there may be some."""
         self.progress = Event()
-        self._commands: deque[Callable[[], None]] = deque()
         self._flushes: list[tuple[dict[OffsetTracker, int] | None, Future[None]]] = []
         self._trackers: dict[int, OffsetTracker] = {}
         self._gapped: set[int] = set()
+        self._interrupted = Interrupted(buffer)
         self._paused = False
         self._parked = False
         self._full_since: float | None = None
         self._next_commit = 0.0
         self._watch = TopicWatch(admin, topic)
         self._missing = False
-        self._stop = False
-        self._wake = Event()
         try:
             self._consumer = Consumer(config | {"on_commit": self._on_commit, "error_cb": self._on_error})
         except KafkaException as error:
             raise translate(error, f"consumer of {source}") from error
-        self._thread = Thread(target=self._run, name=f"kafka-consumer-{source.name}", daemon=True)
 
     # -- any thread ----------------------------------------------------------------------------------------------
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def wake(self) -> None:
-        """There is something to do: a settlement, a command."""
-        self._wake.set()
-
-    def call(self, command: Callable[[], T], timeout: float) -> T:
-        """Runs `command` in the owner thread and returns its result. Raises BrokerUnavailable after `timeout`."""
-        future: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(command())
-            except BaseException as error:
-                future.set_exception(error)
-
-        self._commands.append(run)
-        self._wake.set()
-        return self._answer(future, timeout)
 
     def flush(self, timeout: float) -> None:
         """Waits until everything settled so far is committed. Raises BrokerUnavailable, SettleFailed."""
@@ -143,52 +129,22 @@ class GroupLoop:
         self._wake.set()
         self._answer(future, timeout)
 
-    def _answer(self, future: Future[T], timeout: float) -> T:
-        try:
-            return answer(future, timeout, self._thread)
-        except TimeoutError:
-            if self._stop or not self._thread.is_alive():
-                raise self.failure or Closed(f"the consumer of {self._source} was closed meanwhile") from None
-            raise BrokerUnavailable(f"{self._source}: not done within {timeout:g} s") from None
-
-    def stop(self) -> None:
-        """Ends the thread soon: it commits what is settled and leaves the group."""
-        self._stop = True
-        self._wake.set()
-
-    def join(self, timeout: float) -> bool:
-        """Waits for the thread. Returns whether it ended."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
-
     # -- owner thread --------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        try:
-            self._consumer.subscribe(
-                [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-            )
-            while not self._stop and self.failure is None:
-                self._step()
-        except Exception as error:
-            log.exception("the consumer of %s failed", self._source)
-            self._die(
-                translate(error, f"consumer of {self._source}")
-                if isinstance(error, KafkaException)
-                else MessagingError(f"consumer of {self._source}: {error!r}")
-            )
-        finally:
-            self._leave()
+    def _begin(self) -> None:
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
 
     def _step(self) -> None:
-        while self._commands:
-            self._commands.popleft()()
+        self._obey()
         if self.settled:
             self._drain()
         self._commit_when_due()
         self._look_at_topic()
         # What waits for its time must not keep others waiting; `_GAP` bounds it, like everything above the watermark.
-        room = min(self._prefetch + self._ahead - self.held + min(self._buffer.later, _GAP), _CHUNK)
+        room = self._prefetch + self._ahead - self._active() + min(self._buffer.later, _GAP)
+        room = min(room, self._room_in_buffer())
         if self._paused or room <= 0:
             self._hold()
             return
@@ -198,11 +154,18 @@ class GroupLoop:
         consume = self._consumer.consume
         records = consume(room, 0)
         if not records:
-            record = self._consumer.poll(_BUSY if self.held or self._flushes else _IDLE)
+            record = self._consumer.poll(_BUSY if self._active() or self._flushes else _IDLE)
             if record is None:
                 return
             records = [record, *consume(room - 1, 0)] if room > 1 else [record]
         self._accept(records)
+
+    def _room_in_buffer(self) -> int:
+        return READY - len(self._buffer) + self._buffer.later
+
+    def _active(self) -> int:
+        """How many records are handed out or may be."""
+        return self.held
 
     def _hold(self) -> None:
         """No room, or paused: waits for a settlement, and keeps polling so that the group keeps this member."""
@@ -235,46 +198,77 @@ class GroupLoop:
         return [TopicPartition(self._topic, p) for p in self._trackers]
 
     def _accept(self, records: list[Any]) -> None:
-        """Puts records into the buffer."""
-        fresh: list[Delivery] = []
-        partition, tracker = -1, None
-        settler, source, matches = self._settler, self._source, self._matches
-        for record in records:
-            error = record.error()
-            if error is not None:
-                self._on_record_error(error)
-                continue
-            if record.partition() != partition:
-                partition = record.partition()
-                tracker = self._trackers.get(partition)
-            if tracker is None:
-                continue  # revoked meanwhile: its new owner gets it
-            offset = record.offset()
-            if offset <= tracker.last:
-                tracker = self._restart(tracker)
-                fresh = [d for d in fresh if d.tracker.alive]  # type: ignore[attr-defined]
-            if tracker.last < 0:
-                tracker.begin(offset)
-            if matches is not None and not matches(type_of(record)):
-                tracker.skip(offset)
-                continue
-            delivery = self._deliver(settler, source, record, tracker, offset)
-            tracker.add(offset)
-            self.held += 1
-            if delivery is not None:
-                fresh.append(delivery)
+        """Puts records into the buffer, a run of one partition at a time: one by one they would cost twice as much."""
+        some = records[::_SAMPLE]
+        self._ahead = min(AHEAD, _AHEAD_BYTES * len(some) // max(sum(map(len, some)), 1))
+        errors = list(map(Message.error, records))
+        if any(errors):  # not errors.count(None): a KafkaError compared with None leaves an exception behind
+            # In the order they came: an end of a partition tells nothing of the messages before and after it.
+            for is_error, both in groupby(zip(records, errors, strict=True), lambda pair: pair[1] is not None):
+                pairs = list(both)
+                if is_error:
+                    for record, error in pairs:
+                        assert error is not None
+                        self._on_record_error(error, record)
+                else:
+                    self._accept_messages([record for record, _ in pairs])
+        else:
+            self._accept_messages(records)
+        for tracker in self._trackers.values():
+            if tracker.partition not in self._gapped and self._is_full(tracker):
+                self._gapped.add(tracker.partition)
+                self._consumer.pause([TopicPartition(self._topic, tracker.partition)])
+
+    def _accept_messages(self, records: list[Any]) -> None:
+        for partition, group in groupby(records, _partition):
+            run = list(group)
+            offsets = list(map(_offset, run))
+            if all(map(_less, offsets, offsets[1:])):
+                self._accept_run(partition, run, offsets)
+            else:  # the client went back in the midst of them
+                for record, offset in zip(run, offsets, strict=True):
+                    self._accept_run(partition, [record], [offset])
+
+    def _is_full(self, tracker: OffsetTracker, part: int = 1) -> bool:
+        """Whether its partition is to pause; with part=2, whether it is still too full to go on."""
+        return tracker.span > _GAP // part
+
+    def _accept_run(self, partition: int, records: list[Any], offsets: list[int]) -> None:
+        """Records of one partition, at rising offsets."""
+        tracker = self._trackers.get(partition)
+        if tracker is None:
+            return  # revoked meanwhile: its new owner gets them
+        if offsets[0] <= tracker.last:
+            tracker = self._restart(tracker)
+        if tracker.last < 0:
+            tracker.begin(offsets[0])
+        tracker.add(offsets)
+        self.held += len(offsets)
+        before = set(tracker.settled_before(offsets))
+        if before or self._matches is not None:
+            wanted = [
+                self._is_wanted(record) and offset not in before
+                for record, offset in zip(records, offsets, strict=True)
+            ]
+            self.held -= tracker.done(
+                [offset for offset, is_wanted in zip(offsets, wanted, strict=True) if not is_wanted]
+            )
+            records, offsets = list(compress(records, wanted)), list(compress(offsets, wanted))
+        fresh = self._deliveries(tracker, records, offsets)
+        if partition in self._interrupted:
+            fresh = self._interrupted.go_on(tracker, fresh)
         if fresh:
             self._missing = False
             self._buffer.put(fresh)
             if self.at_mark:
                 self.progress.set()
-        self._ahead = min(AHEAD, _AHEAD_BYTES * len(records) // max(sum(map(len, records)), 1))
-        for tracker in self._trackers.values():
-            if tracker.span > _GAP and tracker.partition not in self._gapped:
-                self._gapped.add(tracker.partition)
-                self._consumer.pause([TopicPartition(self._topic, tracker.partition)])
 
-    _deliver: Callable[..., Delivery | None] = staticmethod(KafkaDelivery)
+    def _is_wanted(self, record: Any) -> bool:
+        return self._matches is None or self._matches(type_of(record))
+
+    def _deliveries(self, tracker: OffsetTracker, records: list[Any], offsets: list[int]) -> Sequence[Delivery]:
+        """What is to be handed out now of records that `tracker` has."""
+        return list(map(GroupDelivery, repeat(self._settler), repeat(self._source), records, repeat(tracker), offsets))
 
     def _restart(self, tracker: OffsetTracker) -> OffsetTracker:
         """The client went back by itself (a truncated log, an offset reset): from here on everything counts anew."""
@@ -283,23 +277,18 @@ class GroupLoop:
         return fresh
 
     def _drain(self) -> None:
-        settled, freed = self.settled, 0
-        of_tracker: dict[OffsetTracker, list[int]] = {}
-        for _ in range(len(settled)):
-            delivery: Any = settled.popleft()
-            tracker = delivery.tracker
-            if tracker in of_tracker:
-                of_tracker[tracker].append(delivery.offset)
-            else:
-                of_tracker[tracker] = [delivery.offset]
-        for tracker, offsets in of_tracker.items():
-            freed += tracker.done_many(offsets)
-        self.held -= freed
+        take = self.settled.popleft
+        settled = [take() for _ in range(len(self.settled))]
+        for tracker, deliveries in groupby(settled, _tracker_of):
+            self.held -= tracker.done(list(map(_offset_of, deliveries)))
         if self._gapped:
-            for partition in [p for p in self._gapped if self._trackers[p].span < _GAP // 2]:
-                self._gapped.discard(partition)
-                if not self._parked:
-                    self._consumer.resume([TopicPartition(self._topic, partition)])
+            self._resume_gapped()
+
+    def _resume_gapped(self) -> None:
+        for partition in [p for p in self._gapped if not self._is_full(self._trackers[p], 2)]:
+            self._gapped.discard(partition)
+            if not self._parked:
+                self._consumer.resume([TopicPartition(self._topic, partition)])
 
     # -- commits
 
@@ -317,23 +306,31 @@ class GroupLoop:
     def _to_commit(self, trackers: Any) -> list[TopicPartition]:
         offsets = []
         for tracker in trackers:
-            watermark = tracker.watermark
-            if watermark > tracker.requested:
-                tracker.requested = watermark
-                offsets.append(TopicPartition(self._topic, tracker.partition, watermark, self._mark))
+            if tracker.changes > tracker.requested:
+                offset = self._position(tracker, tracker.watermark)
+                tracker.sent(offset)
+                offsets.append(offset)
         return offsets
 
+    def _position(self, tracker: OffsetTracker, watermark: int) -> TopicPartition:
+        """What is to be committed when everything below `watermark` is settled, and more above it."""
+        return TopicPartition(
+            self._topic, tracker.partition, watermark, encode(self._mark, watermark, tracker.ahead, self._room)
+        )
+
     def _on_commit(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
+        too_large = False
         for offset in offsets:
             tracker = self._trackers.get(offset.partition)
-            if tracker is None or offset.offset > tracker.requested:
+            if tracker is None:
                 continue
             problem = error or offset.error
-            if problem is None:
-                tracker.committed = max(tracker.committed, offset.offset)
-            else:
+            tracker.answered(offset, problem is None)
+            if problem is not None:  # the next round tries again
                 log.info("commit of %s, partition %d: %s", self._source, offset.partition, problem.str())
-                tracker.requested = tracker.committed  # the next round tries again
+                too_large = too_large or problem.code() == KafkaError.OFFSET_METADATA_TOO_LARGE
+        if too_large:
+            self._room //= 2
 
     def _flush_step(self) -> None:
         if self.copying:
@@ -343,8 +340,8 @@ class GroupLoop:
         waiting: list[tuple[dict[OffsetTracker, int] | None, Future[None]]] = []
         for targets, future in self._flushes:
             if targets is None:
-                targets = {t: t.watermark for t in self._trackers.values()}
-            if all(not t.alive or t.committed >= watermark for t, watermark in targets.items()):
+                targets = {t: t.changes for t in self._trackers.values()}
+            if all(not t.alive or t.confirmed >= changes for t, changes in targets.items()):
                 future.set_result(None)
             else:
                 waiting.append((targets, future))
@@ -353,11 +350,22 @@ class GroupLoop:
     # -- group membership
 
     def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        before = self._settled_before(partitions)
         consumer.incremental_assign(partitions)
         for partition in partitions:
-            self._trackers[partition.partition] = OffsetTracker(partition.partition)
+            number = partition.partition
+            self._trackers[number] = before.get(number) or OffsetTracker(number)
         # A pause outlives the assignment it was made in (librdkafka): say what is wanted for this one.
         (consumer.pause if self._parked else consumer.resume)(partitions)
+
+    def _settled_before(self, partitions: list[TopicPartition]) -> dict[int, OffsetTracker]:
+        """Trackers that know what others have settled above the group's position: that is not handed out again."""
+        try:
+            found = self._consumer.committed(partitions, timeout=POSITIONS_WITHIN)
+        except KafkaException as error:
+            log.info("%s: what is settled above its positions is delivered again: %s", self._source, error)
+            return {}
+        return {p.partition: OffsetTracker.of(p) for p in found if p.error is None and p.offset >= 0}
 
     def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         numbers = [p.partition for p in partitions if p.partition in self._trackers]
@@ -365,19 +373,22 @@ class GroupLoop:
             self._drain()
             trackers = [self._trackers[n] for n in numbers]
             for tracker in trackers:
-                tracker.requested = tracker.committed  # what is on its way may still be refused
+                tracker.requested = tracker.confirmed  # what is on its way may still be refused
             offsets = self._to_commit(trackers)
             if offsets:
                 consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
-            log.info("last commit of %s before giving partitions away: %s", self._source, error)
+            log.warning("last commit of %s before giving partitions away: %s", self._source, error)
         finally:
             self._forget(numbers)
             consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         # Somebody else may own them already: what is unsettled here is delivered there.
-        self._forget([p.partition for p in partitions])
+        numbers = [p.partition for p in partitions]
+        log.warning("%s: partitions %s were lost to the group", self._source, numbers)
+        self._interrupted.remember(numbers)
+        self._forget(numbers)
         consumer.incremental_unassign(partitions)
 
     def _forget(self, partitions: list[int]) -> None:
@@ -397,22 +408,35 @@ class GroupLoop:
             self._park()
 
     def rewind(self, positions: Mapping[int, int]) -> set[int]:
-        """A command: reads on from `positions`. Returns the partitions that this consumer holds."""
+        """A command: reads on from `positions`, the group's from now on. Returns the partitions that it holds.
+
+        None, as long as it reads nothing yet.
+        """
         held = set(self._trackers)
-        wanted = [TopicPartition(self._topic, p, o, self._mark) for p, o in positions.items() if p in held]
         try:
-            for partition in wanted:
-                self._consumer.seek(partition)  # first: when it fails, what was read before stays as it is
-                self._forget([partition.partition])
-                self._trackers[partition.partition] = OffsetTracker(partition.partition)
-                self._trackers[partition.partition].begin(partition.offset)
+            wanted = self._seek([TopicPartition(self._topic, p, o, self._mark) for p, o in positions.items()])
             if wanted:
                 self._consumer.commit(offsets=wanted, asynchronous=False)
         except KafkaException as error:
+            if error.args[0].code() == KafkaError._STATE:  # it has not begun to read what it was given
+                return set()
             raise translate(error, f"replay of {self._source}", SettleFailed) from error
+        return held
+
+    def _seek(self, positions: list[TopicPartition]) -> list[TopicPartition]:
+        """Reads on from those of `positions` that are in partitions of this consumer, and returns them.
+
+        What their metadata say is settled is not handed out. Raises KafkaException.
+        """
+        wanted = [p for p in positions if p.partition in self._trackers]
+        for partition in wanted:
+            self._consumer.seek(partition)  # first: when it fails, what was read before stays as it is
+            self._forget([partition.partition])
+            self._interrupted.forget(partition.partition)
+            self._trackers[partition.partition] = OffsetTracker.of(partition)
         if wanted:  # one that was paused because of a gap has none any more
             (self._consumer.pause if self._parked else self._consumer.resume)(wanted)
-        return held
+        return wanted
 
     # -- failures and the end
 
@@ -422,7 +446,12 @@ class GroupLoop:
         elif error.code() in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
             self._buffer.fail(translate(error, f"consumer of {self._source}"))
 
-    def _on_record_error(self, error: KafkaError) -> None:
+    def _on_record_error(self, error: KafkaError, record: Any) -> None:
+        if error.code() == KafkaError._PARTITION_EOF:
+            tracker = self._trackers.get(record.partition())
+            if tracker is not None:
+                tracker.reach(record.offset())
+            return
         if error.fatal():
             self._die(translate(error, f"consumer of {self._source}"))
             return
@@ -432,7 +461,7 @@ class GroupLoop:
         elif isinstance(translated, DestinationNotFound):
             if self._is_gone():  # it is also reported for a topic that is still being made
                 self._is_missing()
-        elif error.code() != KafkaError._PARTITION_EOF:
+        else:
             log.info("consumer of %s: %s", self._source, error.str())
 
     def _look_at_topic(self) -> None:
@@ -462,18 +491,12 @@ class GroupLoop:
         except MessagingError:
             return False
 
-    def _die(self, error: MessagingError) -> None:
-        if self.failure is None:
-            self.failure = error
-            self._buffer.fail(error)
-
     def _leave(self) -> None:
         """Commits what is settled, bounded, then leaves the group, so that others get the rest at once."""
         last: Future[None] = Future()
         try:
             self._stop = True
-            while self._commands:
-                self._commands.popleft()()
+            self._obey()
             self._flushes.append((None, last))
             self._park()
             deadline = time.monotonic() + _CLOSE_WITHIN
@@ -482,11 +505,14 @@ class GroupLoop:
                 if not last.done():
                     self._consumer.poll(_BUSY)  # a record is dropped: it is not committed, so somebody gets it
         except Exception as error:
-            log.info("last commit of %s: %s", self._source, error)
+            log.warning("last commit of %s: %s", self._source, error)
+        if not last.done():
+            log.warning("%s: the last settlements were not committed within %g s", self._source, _CLOSE_WITHIN)
         for _, future in self._flushes:
             if not future.done():
                 future.set_exception(BrokerUnavailable(f"{self._source}: the last settlements were not committed"))
         self._forget(list(self._trackers))
+        self.settled.clear()
         try:
             self._consumer.close()
         except Exception as error:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from threading import Event, Lock
-from typing import Any
+from typing import Any, ClassVar
 
 from messaging.buffer import DeliveryBuffer
 from messaging.delivery import Delivery
@@ -21,12 +21,13 @@ from messaging.errors import (
     UnsupportedCapability,
 )
 from messaging.options import ConsumerOptions
+from messaging.rejection import Rejection
 from messaging.topology import Source
 
 from .admin import Admin
-from .group_loop import AHEAD, GroupLoop
+from .group_loop import AHEAD, READY, GroupLoop
 from .groups import lag_of, replay_positions
-from .records import dead_letter_headers
+from .records import dead_letter_headers, expired
 from .sender import KafkaSender
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class GroupReceiver(Receiver):
     the tracker, so nothing is committed past it and everything else goes on. reject publishes a copy and settles the
     record once that is confirmed; else it is delivered again.
     """
+
+    Loop: ClassVar[type[GroupLoop]] = GroupLoop
 
     def __init__(
         self,
@@ -64,8 +67,11 @@ class GroupReceiver(Receiver):
         self._enough = (options.prefetch + AHEAD) // 4
         self._lock = Lock()
         self._closed = False
-        self._loop = GroupLoop(config, self._topic, source, self, self._buffer, options.prefetch, admin)
+        self._loop = self.Loop(config, self._topic, source, self, self._buffer, options.prefetch, admin)
         self._settled = self._loop.settled
+        self._loops = {self._topic: self._loop}
+        self._groups = {self._topic: group}
+        """What is read beside the source's own topic, and by which group: retry topics."""
         self._loop.start()
 
     def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
@@ -82,8 +88,12 @@ class GroupReceiver(Receiver):
                 return []
             timeout = max(deadline - time.monotonic(), 0.0)
         deliveries = self._buffer.take(min(max_messages, room), timeout)
-        if not deliveries and loop.failure is not None:
-            raise loop.failure
+        if loop.waiting and len(self._buffer) - self._buffer.later < READY // 2:
+            loop.wake()
+        if not deliveries:
+            for each in self._loops.values():
+                if each.failure is not None:
+                    raise each.failure
         return deliveries
 
     def _room(self) -> int:
@@ -101,6 +111,9 @@ class GroupReceiver(Receiver):
             return room
         finally:
             loop.at_mark = False
+
+    def expired(self, deliveries: Sequence[Delivery], now: float) -> list[Delivery]:
+        return expired(deliveries, now)
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         if self._closed:
@@ -121,11 +134,11 @@ class GroupReceiver(Receiver):
                 self._buffer.put_later(delivery.again(), delay)
         self._loop.progress.set()
 
-    def reject(self, deliveries: Sequence[Delivery], reason: str) -> None:
+    def reject(self, deliveries: Sequence[Delivery], why: Rejection) -> None:
         queue = self.source.dead_letter
         if queue is None:
             for delivery in deliveries:
-                log.warning("%s has no dead-letter queue: %s is discarded (%s)", self.source, delivery.id, reason)
+                log.warning("%s has no dead-letter queue: %s is discarded (%s)", self.source, delivery.id, why.reason)
             self.ack(deliveries)
             return
         if self._closed:
@@ -133,24 +146,29 @@ class GroupReceiver(Receiver):
         for delivery in deliveries:
             if not self.is_live(delivery):
                 continue
-            self._copying(1)
-            headers = dead_letter_headers(delivery, reason)
+            self._copying(self._loop_of(delivery), 1)
+            headers = dead_letter_headers(delivery, why)
             self._copies.copy(delivery.native, headers, queue.name, None, partial(self._copied, delivery))
 
     def _copied(self, delivery: Delivery, _index: int, error: MessagingError | None) -> None:
+        loop = self._loop_of(delivery)
         if error is None:
-            self._settled.append(delivery)
+            loop.settled.append(delivery)
         else:
             failed = SettleFailed(f"{self.source}: {delivery.id} is not in the dead-letter queue and stays: {error}")
             failed.__cause__ = error
             self._buffer.fail(failed)
             self._buffer.put_later(delivery.again(), RETRY_COPY)
-        self._copying(-1)
-        self._loop.wake()
+        self._copying(loop, -1)
+        loop.wake()
 
-    def _copying(self, change: int) -> None:
+    def _copying(self, loop: GroupLoop, change: int) -> None:
         with self._lock:
-            self._loop.copying += change
+            loop.copying += change
+
+    def _loop_of(self, delivery: Delivery) -> GroupLoop:
+        """Where `delivery` was read."""
+        return self._loop
 
     def extend(self, delivery: Delivery, seconds: float) -> None:
         raise UnsupportedCapability("kafka has no leases: a message stays with its consumer while that lives")
@@ -159,17 +177,19 @@ class GroupReceiver(Receiver):
         return bool(delivery.tracker.alive)  # type: ignore[attr-defined]
 
     def pause(self) -> None:
-        self._loop.call(lambda: self._loop.set_paused(True), 5.0)
+        for loop in self._loops.values():
+            loop.call(partial(loop.set_paused, True), 5.0)
 
     def resume(self) -> None:
-        self._loop.call(lambda: self._loop.set_paused(False), 5.0)
+        for loop in self._loops.values():
+            loop.call(partial(loop.set_paused, False), 5.0)
 
     def lag(self) -> int:
         try:
-            self._loop.flush(2.0)
+            self.flush(2.0)
         except MessagingError:
             pass  # then the answer is what the broker knows
-        return lag_of(self._admin, self.group, self._topic)
+        return sum(lag_of(self._admin, group, topic) for topic, group in self._groups.items())
 
     def replay(self, since: Replay) -> None:
         """Goes back in the partitions that this consumer holds; other members of the group keep their places.
@@ -187,12 +207,15 @@ class GroupReceiver(Receiver):
         if not isinstance(since, str | float | int) and (other := set(positions) - held):
             raise TopologyError(f"replay of {self.source}: partitions {sorted(other)} are held by another consumer")
 
-    def skip_to(self, ends: Mapping[int, int]) -> set[int]:
-        """Drops what waits below `ends` in the partitions that this consumer holds, and returns those."""
-        return self._loop.call(lambda: self._loop.rewind(ends), 20.0)
+    def skip_to(self, topic: str, ends: Mapping[int, int]) -> set[int]:
+        """Drops what waits below `ends` in the partitions of `topic` that this consumer holds, and returns those."""
+        loop = self._loops.get(topic)
+        return set() if loop is None else loop.call(lambda: loop.rewind(ends), 20.0)
 
     def flush(self, timeout: float) -> None:
-        self._loop.flush(timeout)
+        deadline = time.monotonic() + timeout
+        for loop in self._loops.values():
+            loop.flush(max(deadline - time.monotonic(), 0.1))
 
     def close(self) -> None:
         with self._lock:
@@ -200,7 +223,11 @@ class GroupReceiver(Receiver):
                 return
             self._closed = True
         self._buffer.close()
-        self._loop.stop()
-        if not self._loop.join(9.0):
+        loops = list(self._loops.values())
+        for loop in loops:
+            loop.stop()
+        deadline = time.monotonic() + 9.0
+        ended = [loop.join(max(deadline - time.monotonic(), 0.0)) for loop in loops]
+        if not all(ended):
             log.warning("the consumer of %s did not leave its group in time; the broker will notice", self.source)
         self._on_close(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from messaging.driver import Replay
@@ -11,6 +12,7 @@ from messaging.errors import DestinationNotFound, TopologyError
 from messaging.topology import Queue, Source
 
 from .admin import Admin, Offsets
+from .settled_ahead import decode
 
 ORDERED, UNORDERED = "ordered", "unordered"
 
@@ -68,11 +70,17 @@ def _has_begun(admin: Admin, source: Source) -> bool:
 
 
 def lag_of(admin: Admin, group: str, topic: str) -> int:
-    """Messages between the group's committed positions and the ends."""
-    committed = admin.committed(group, topic)
+    """Messages between the group's committed positions and the ends, without those that are settled already."""
+    commits = {p.partition: p for p in admin.commits(group, topic)}
     ends = admin.ends(topic)
     starts = admin.offsets(topic, OffsetSpec.earliest(), len(ends))
-    return sum(max(end - max(committed.get(p, 0), starts[p]), 0) for p, end in ends.items())
+    lag = 0
+    for partition, end in ends.items():
+        commit = commits.get(partition, TopicPartition(topic, partition, 0))
+        begin = max(commit.offset, starts[partition])
+        settled = sum(begin <= offset < end for offset in decode(commit.metadata, commit.offset))
+        lag += max(end - begin - settled, 0)
+    return lag
 
 
 def replay_positions(admin: Admin, topic: str, since: Replay) -> Offsets:

@@ -20,6 +20,7 @@ _GUARDED = frozenset(
         *("bootstrap.servers", "metadata.broker.list", "client.id", "security.protocol"),
         *("sasl.username", "sasl.password", "sasl.mechanism", "sasl.mechanisms"),
         *("acks", "request.required.acks", "enable.idempotence", "partitioner", "transactional.id"),
+        *("transaction.timeout.ms", "isolation.level"),
         *("max.in.flight", "max.in.flight.requests.per.connection", "retries", "message.send.max.retries"),
         *("message.timeout.ms", "delivery.timeout.ms", "allow.auto.create.topics", "delivery.report.only.error"),
         *("group.id", "group.protocol", "group.instance.id", "partition.assignment.strategy", "enable.partition.eof"),
@@ -43,6 +44,10 @@ class KafkaOptions:
     queues: "share" reads queues through share groups (KIP-932, Kafka >= 4.2), "group" through a consumer group,
     "auto" through what the cluster has.
 
+    transaction_timeout: seconds from the first message of a transaction (`delivery="exactly-once"`) to its end; then
+    the broker takes it back. A crash keeps the group's positions from others as long, so it should be little above what
+    the slowest transaction needs.
+
     config: further librdkafka properties, merged last; those that the guarantees rest on are refused.
     """
 
@@ -55,11 +60,16 @@ class KafkaOptions:
     client_id: str = "anybroker"
     group_protocol: Literal["auto", "classic", "consumer"] = "auto"
     queues: Literal["auto", "share", "group"] = "auto"
+    transaction_timeout: float = 30.0
     config: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not self.hosts:
             raise ConfigurationError("kafka: hosts must name at least one bootstrap server")
+        if not 1 <= self.transaction_timeout <= 900:
+            raise ConfigurationError(
+                f"kafka: transaction_timeout must be from 1 to 900 seconds, not {self.transaction_timeout!r}"
+            )
         if not self.connect_timeout > 0:
             raise ConfigurationError(f"kafka: connect_timeout must be positive, not {self.connect_timeout!r}")
         for name, value, allowed in (

@@ -9,15 +9,18 @@ time of now there and its message's in a header.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any
+
+from msgspec import Struct
 
 from messaging.codec import BYTES
 from messaging.dead_letter import HEADERS as DEAD_LETTER
 from messaging.dead_letter import dead_letter_copy
-from messaging.delivery import _UNSET, Delivery, Settler
+from messaging.delivery import UNSET, Delivery, Settler
 from messaging.errors import InvalidMessage, MessageTooLarge
 from messaging.message import Message
+from messaging.rejection import Rejection
 from messaging.topology import Source
 
 INTERNAL = "x-messaging-"
@@ -37,6 +40,11 @@ DUE = "x-messaging-not-before"
 TOKEN = "x-messaging-token"
 """Marks a copy whose original's delivery goes on in the consumer that made it."""
 
+ONLY = "x-messaging-only"
+"""The one group that a record is for. A topic has no place of its own for each group."""
+_CONDITIONS = frozenset({EXPIRES_AT, ONLY})
+"""A record that is not for everybody at any time has one of these as its first header."""
+
 SURELY_FITS = 512
 """Bytes of body that need no closer look when there are no headers: key, id and type are short."""
 
@@ -51,6 +59,8 @@ def to_headers(message: Message) -> Headers:
     headers: Headers = [(ID, message.id.encode())]
     if message.headers:
         headers += [(name, value.encode()) for name, value in message.headers.items()]
+    if message.expires_at is not None:
+        headers.insert(0, (EXPIRES_AT, repr(message.expires_at).encode()))
     if message.type:
         headers.append((TYPE, message.type.encode()))
     if message.content_type != BYTES:
@@ -59,9 +69,20 @@ def to_headers(message: Message) -> Headers:
         headers.append((CORRELATION_ID, message.correlation_id.encode()))
     if message.reply_to is not None:
         headers.append((REPLY_TO, message.reply_to.encode()))
-    if message.expires_at is not None:
-        headers.append((EXPIRES_AT, repr(message.expires_at).encode()))
     return headers
+
+
+def plain_headers(id: str, content_type: str) -> Headers:
+    """The record headers of a message that has no more than a body."""
+    if content_type == BYTES:
+        return [(ID, id.encode())]
+    return [(ID, id.encode()), (CONTENT_TYPE, content_type.encode())]
+
+
+def only_header(source: Source) -> tuple[str, bytes]:
+    """The header of a record for one group of a topic."""
+    assert source.subscription is not None
+    return ONLY, source.subscription.group.encode()
 
 
 def size_of(message: Message) -> int:
@@ -136,11 +157,16 @@ def _own_headers(record: Any, without: Container[str]) -> Headers:
     return headers
 
 
-def dead_letter_headers(delivery: Delivery, reason: str) -> Headers:
+def dead_letter_headers(delivery: Delivery, why: Rejection) -> Headers:
     """The headers of the dead letter of `delivery`; key and value stay the record's, whatever bytes they are."""
-    about = dead_letter_copy(delivery, reason).headers
-    headers = _own_headers(delivery.native, {ATTEMPT, DUE, TOKEN, EXPIRES_AT, *DEAD_LETTER})
-    return headers + [(name, about[name].encode()) for name in sorted(DEAD_LETTER)]
+    about = dead_letter_copy(delivery, why).headers
+    headers = _own_headers(delivery.native, {ATTEMPT, DUE, TOKEN, ONLY, EXPIRES_AT, *DEAD_LETTER})
+    return headers + [(name, about[name].encode()) for name in sorted(DEAD_LETTER & about.keys())]
+
+
+def alive_again_headers(record: Any) -> Headers:
+    """The headers of what a dead letter was before."""
+    return _own_headers(record, {ATTEMPT, DUE, TOKEN, *DEAD_LETTER})
 
 
 def copy_headers(record: Any, attempts: int, due: float = 0.0, token: str | None = None) -> Headers:
@@ -184,24 +210,15 @@ def _milliseconds(text: str, record: Any) -> int:
 
 
 class KafkaDelivery(Delivery):
-    """A record of an assigned partition. `native` is the confluent-kafka Message; its null value is body b""."""
+    """A record that this consumer holds. `native` is the confluent-kafka Message; its null value is body b"".
 
-    __slots__ = ("offset", "tracker")
+    `tracker` is what `offset` is settled in, and not `alive` once somebody else may have the record.
+    """
 
-    def __init__(
-        self, settler: Settler, source: Source, native: Any, tracker: Any, offset: int, attempt: int = 1
-    ) -> None:
-        # Written out: for every message, and Delivery's own through super() takes half as long again.
-        self.settler = settler
-        self.source = source
-        self.native = native
-        self.attempt = attempt
-        self.as_type = None
-        self._message = None
-        self._value = _UNSET
-        self._settled = False
-        self.tracker = tracker
-        self.offset = offset
+    __slots__ = tuple[str, ...]()
+
+    tracker: Any
+    offset: int
 
     def _load(self) -> Message:
         return to_message(self.native)
@@ -212,13 +229,38 @@ class KafkaDelivery(Delivery):
 
     @property
     def expires_at(self) -> float | None:
-        # Asked for every delivery, and not worth decoding the rest for.
-        try:
-            headers = self.native.headers()
-        except _UNREADABLE:
-            return None
-        if headers is not None:
-            for name, _value in headers:
-                if name == EXPIRES_AT:
-                    return self.message.expires_at
-        return None
+        return self.message.expires_at
+
+    def is_over(self, now: float) -> bool:
+        """Whether it is not to be handed out: expired, or for another group."""
+        only = next((_text(value) for name, value in headers_of(self.native) if name == ONLY), None)
+        if only is not None and self.source.subscription is not None and only != self.source.subscription.group:
+            return True
+        ends = self.message.expires_at
+        return ends is not None and ends <= now
+
+
+def expired(deliveries: Sequence[Delivery], now: float) -> list[Delivery]:
+    """As `Receiver.expired`, for deliveries of this adapter. Every one is asked: one look at its first header."""
+    try:
+        conditional: list[Any] = [d for d in deliveries if (h := d.native.headers()) and h[0][0] in _CONDITIONS]
+    except _UNREADABLE:
+        conditional = [d for d in deliveries if (h := headers_of(d.native)) and h[0][0] in _CONDITIONS]
+    return [delivery for delivery in conditional if delivery.is_over(now)]
+
+
+class GroupDelivery(KafkaDelivery, Struct, gc=False, eq=False):
+    """A record of an assigned partition. One is made for every message, so it is a struct, of which the collector knows
+    nothing: it may be in no cycle, and who keeps deliveries drops them when it ends.
+    """
+
+    settler: Settler
+    source: Source
+    native: Any
+    tracker: Any
+    offset: int
+    attempt: int = 1
+    as_type: Any = None
+    _message: Message | None = None
+    _value: Any = UNSET
+    _settled: bool = False

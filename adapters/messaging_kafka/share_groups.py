@@ -29,7 +29,7 @@ _BEGUN_WITHIN = 45.0
 """Seconds to wait until a new group has begun in every partition. The broker tries again 30 seconds after it failed
 (`group.share.initialize.retry.interval.ms`), as it does when the share coordinator's own topic is just being made."""
 
-_RESET = "share.auto.offset.reset"
+RESET = "share.auto.offset.reset"
 _LOCK = "share.record.lock.duration.ms"
 _ISOLATION = "share.isolation.level"
 _SINCE_4_2 = "streams.initial.rebalance.delay.ms"
@@ -69,14 +69,30 @@ class ShareGroups:
             self.available = _SINCE_4_2 in self._admin.config(ResourceType.GROUP, "anybroker-probe")
         except MessagingError as error:
             log.warning("cannot tell whether the cluster has share groups, so queues use consumer groups: %s", error)
-        if self._mode == "share" and not self.available:
-            raise UnsupportedCapability(
-                "queues=share needs share groups, so Kafka 4.2 or later: use queues=group, or leave it at auto"
-            )
+        self._check_wanted()
 
     def uses(self, source: Source) -> bool:
         """Whether this source is read through a share group. They have no order, so ordered queues never are."""
         return self.available and isinstance(source.destination, Queue) and not source.ordered
+
+    def settings(self) -> dict[str, str]:
+        """Of the share group of a queue."""
+        return {
+            RESET: "earliest",
+            _LOCK: str(round(min(LOCK, self.longest_lock) * 1000)),
+            _ISOLATION: "read_committed",  # as consumer groups do: what a transaction took back is not delivered
+        }
+
+    def assume(self, in_cluster: bool) -> None:
+        """Instead of `probe`: the cluster has them, or has not. Raises UnsupportedCapability as that does."""
+        self.available = in_cluster and self._mode != "group"
+        self._check_wanted()
+
+    def _check_wanted(self) -> None:
+        if self._mode == "share" and not self.available:
+            raise UnsupportedCapability(
+                "queues=share needs share groups, so Kafka 4.2 or later: use queues=group, or leave it at auto"
+            )
 
     def begin(self, source: Source, create: bool) -> None:
         """Makes the share group read from the beginning and keep locks as long as it may. Idempotent."""
@@ -86,17 +102,13 @@ class ShareGroups:
                 f"{source} is read by consumer group {group_of(source)!r} and would begin anew as a share group: "
                 f"declare it as it is (ordered, or with queues=group), or let it be emptied and delete it"
             )
-        wanted = {
-            _RESET: "earliest",
-            _LOCK: str(round(min(LOCK, self.longest_lock) * 1000)),
-            _ISOLATION: "read_committed",  # as consumer groups do: what a transaction took back is not delivered
-        }
+        wanted = self.settings()
         actual = self._admin.config(ResourceType.GROUP, group)
         if all(actual.get(key) == value for key, value in wanted.items()):
             return
-        if not create and actual.get(_RESET) != "earliest":
+        if not create and actual.get(RESET) != "earliest":
             raise TopologyError(
-                f"share group {group!r} has {_RESET}={actual.get(_RESET)}, so it would miss messages: declare {source} "
+                f"share group {group!r} has {RESET}={actual.get(RESET)}, so it would miss messages: declare {source} "
                 "with create=True, or set it to earliest with kafka-configs.sh --alter --entity-type groups"
             )
         if create:
@@ -107,7 +119,7 @@ class ShareGroups:
         """Raises TopologyError when a queue that is to be read by a consumer group is read by a share group."""
         group = share_group(source.name)
         try:
-            used = self._admin.config(ResourceType.GROUP, group).get(_RESET) == "earliest"
+            used = self._admin.config(ResourceType.GROUP, group).get(RESET) == "earliest"
         except MessagingError as error:
             log.info("cannot tell whether share group %r is used: %s", group, error)
             return
@@ -125,7 +137,7 @@ class ShareGroups:
     def forget(self, queue: str) -> None:
         """Removes the settings of a queue's share group, if there are share groups."""
         if self.available:
-            settings = dict.fromkeys((_RESET, _LOCK, _ISOLATION))
+            settings = dict.fromkeys((RESET, _LOCK, _ISOLATION))
             self._admin.configure(ResourceType.GROUP, share_group(queue), settings)
 
     def _begin_everywhere(self, source: Source) -> None:

@@ -12,35 +12,37 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from threading import Event, Lock, Thread
+from itertools import repeat
+from operator import attrgetter
+from threading import Event
 from typing import Any, TypeVar
 
 from confluent_kafka import AcknowledgeType, KafkaError, KafkaException, ShareConsumer
+from confluent_kafka import Message as Record
 
 from messaging.buffer import DeliveryBuffer
-from messaging.delivery import _UNSET, Delivery, Settler
+from messaging.delivery import Settler
 from messaging.errors import (
     AuthenticationFailed,
     BrokerUnavailable,
-    Closed,
     DestinationNotFound,
     MessagingError,
     SettleFailed,
 )
 from messaging.topology import Source
 
-from .answers import answer
 from .errors import translate
+from .owner_thread import OwnerThread
 from .records import KafkaDelivery
+from .share_batch import Batch, ShareDelivery
 from .share_member import Membership
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-_holds = Lock()
-"""Guards the making of a Hold: no delivery has two."""
+_attempt_of: Callable[[ShareDelivery], int] = attrgetter("attempt")
 _POLL = 0.1
 """Seconds a poll waits for records, so also until a command is seen."""
 _COMMIT_EVERY = 0.2
@@ -53,85 +55,12 @@ _REST_AFTER = 3.0
 """Seconds without a poll after which the consumer is closed, so that it keeps no record from others."""
 
 
-class Batch:
-    """The records of one poll that are not acknowledged yet. Plays the tracker's part for its deliveries.
-
-    moving: of which a copy is under way. unheard: those of them that nobody was given. done: those of them that were
-    settled since; should the copy fail, so is the original.
-    """
-
-    __slots__ = ("alive", "done", "moving", "open", "since", "unheard")
-
-    def __init__(self) -> None:
-        self.alive = True
-        self.since = time.monotonic()
-        self.open: dict[tuple[int, int], ShareDelivery] = {}
-        self.moving: set[tuple[int, int]] = set()
-        self.unheard: set[tuple[int, int]] = set()
-        self.done: set[tuple[int, int]] = set()
-
-
-class Hold:
-    """Where a record is settled: in its Batch, once it is moved in the tracker of its copy's partition, at `offset`.
-
-    One for all deliveries of the record that this consumer makes, since any of them may be the one that is settled.
-    """
-
-    __slots__ = ("offset", "tracker")
-
-    def __init__(self, tracker: Any, offset: int) -> None:
-        self.tracker = tracker
-        self.offset = offset
-
-
-class ShareDelivery(KafkaDelivery):
-    """A record that this consumer holds the lock of. place: its partition and offset."""
-
-    __slots__ = ("_hold", "batch", "place")
-
-    def __init__(
-        self, settler: Settler, source: Source, native: Any, batch: Batch, place: tuple[int, int], attempt: int
-    ) -> None:
-        # Written out, as in KafkaDelivery: for every message.
-        self.settler = settler
-        self.source = source
-        self.native = native
-        self.attempt = attempt
-        self.as_type = None
-        self._message = None
-        self._value = _UNSET
-        self._settled = False
-        self._hold: Hold | None = None
-        self.batch = batch
-        self.place = place
-
-    @property
-    def hold(self) -> Hold:
-        """Made when it is asked for, by any thread: few records are moved or delivered again here."""
-        if self._hold is None:
-            with _holds:
-                self._hold = self._hold or Hold(self.batch, self.place[1])
-        return self._hold
-
-    @property
-    def tracker(self) -> Any:
-        return self.batch if self._hold is None else self._hold.tracker
-
-    @property
-    def offset(self) -> int:  # type: ignore[override]
-        return self.hold.offset
-
-    def again(self) -> Delivery:
-        assert self.hold  # shared with the next one
-        return super().again()
-
-
-class ShareLoop:
+class ShareLoop(OwnerThread):
     """Reads a queue through its share group into a buffer and acknowledges what is settled.
 
-    Threads: `settled`, `call`, `flush`, `wake`, `stop` from any thread; the rest belongs to the owner thread, which
-    `join` joins. `move(delivery, goes_on)` is the receiver's: it copies a record, calls `moved` when that is confirmed
-    or failed, and returns False when it has nowhere to copy to. `goes_on`: the delivery is somebody's already.
+    Threads: as OwnerThread, and `settled`, `flush` and `moved` from any. `move(delivery, goes_on)` is the receiver's:
+    it copies a record, calls `moved` when that is confirmed or failed, and returns False when it has nowhere to
+    copy to. `goes_on`: the delivery is somebody's already.
     """
 
     def __init__(
@@ -146,11 +75,10 @@ class ShareLoop:
         limit: int,
         lock: float,
     ) -> None:
+        super().__init__(source, buffer, "kafka-share")
         self._config = config
-        self._source = source
         self._topic = source.destination.name
         self._settler = settler
-        self._buffer = buffer
         self._room = room
         self._move = move
         self._settled_while_moving = settled_while_moving
@@ -167,45 +95,26 @@ class ShareLoop:
         """Records of the current poll that are not acknowledged."""
         self.hungry = False
         """Whether somebody waits for a message."""
-        self.waiting = False
         self.copying = 0
-        self.failure: MessagingError | None = None
-        self._commands: deque[Callable[[], None]] = deque()
         self._flushes: list[Future[None]] = []
         self._batch = Batch()
         self._consumer: ShareConsumer | None = None
         self._member = Membership()
         self._polled = self._opened = time.monotonic()
+        self._received = 0
+        """Records polled from this consumer."""
+        self._fetching = False
+        """Whether the consumer has a fetch under way: it has when the last poll brought nothing."""
         self._unsent = False
         self._next_commit = 0.0
         self._paused = False
-        self._stop = False
-        self._wake = Event()
-        self._thread = Thread(target=self._run, name=f"kafka-share-{source.name}", daemon=True)
 
     # -- any thread
 
     def start(self) -> None:
         """Joins the group; raises what the client refuses at once."""
         self._consumer = self._open()
-        self._thread.start()
-
-    def wake(self) -> None:
-        self._wake.set()
-
-    def call(self, command: Callable[[], T], timeout: float) -> T:
-        """Runs `command` in the owner thread. Raises BrokerUnavailable after `timeout` seconds."""
-        future: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(command())
-            except BaseException as error:
-                future.set_exception(error)
-
-        self._commands.append(run)
-        self._wake.set()
-        return self._answer(future, timeout)
+        super().start()
 
     def flush(self, timeout: float) -> None:
         """Waits until the broker has every settlement so far. Raises BrokerUnavailable, SettleFailed."""
@@ -214,26 +123,10 @@ class ShareLoop:
         self._wake.set()
         self._answer(future, timeout)
 
-    def _answer(self, future: Future[T], timeout: float) -> T:
-        try:
-            return answer(future, timeout, self._thread)
-        except TimeoutError:
-            if self._stop or not self._thread.is_alive():
-                raise self.failure or Closed(f"the consumer of {self._source} was closed meanwhile") from None
-            raise BrokerUnavailable(f"{self._source}: not done within {timeout:g} s") from None
-
     def moved(self, batch: Batch, delivery: ShareDelivery, confirmed: bool) -> None:
         """The copy that `move` was asked for is confirmed, or failed."""
         self._moved.append((batch, delivery, confirmed))
         self._wake.set()
-
-    def stop(self) -> None:
-        self._stop = True
-        self._wake.set()
-
-    def join(self, timeout: float) -> bool:
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
 
     # -- owner thread
 
@@ -246,7 +139,24 @@ class ShareLoop:
         except KafkaException as error:
             raise translate(error, f"share consumer of {self._source}") from error
         self._polled = self._opened = time.monotonic()
+        self._received, self._fetching = 0, False
         return consumer
+
+    def _halt(self) -> None:
+        """Before a close: no fetch may bring what nobody sees. What comes now goes back, or goes on as a copy."""
+        if self._consumer is None or not self._fetching:
+            return
+        self._fetching = False
+        try:
+            records = self._member.halt(self._consumer, self._topic, self._received, self._opened + _JOINED_WITHIN)
+        except KafkaException as error:
+            log.info("last fetch of %s: %s", self._source, error)
+            return
+        for delivery in self._take(records):
+            if not self._rescue(delivery):
+                del self._batch.open[delivery.place]
+                self._acknowledge([delivery], AcknowledgeType.RELEASE)
+        self.held = len(self._batch)
 
     def _close(self) -> None:
         consumer, self._consumer = self._consumer, None
@@ -258,30 +168,15 @@ class ShareLoop:
         except Exception as error:
             log.info("close of %s: %s", self._source, error)
 
-    def _run(self) -> None:
-        try:
-            while not self._stop and self.failure is None:
-                self._step()
-        except Exception as error:
-            log.exception("the share consumer of %s failed", self._source)
-            self._die(
-                translate(error, f"share consumer of {self._source}")
-                if isinstance(error, KafkaException)
-                else MessagingError(f"share consumer of {self._source}: {error!r}")
-            )
-        finally:
-            self._leave()
-
     def _step(self) -> None:
-        while self._commands:
-            self._commands.popleft()()
+        self._obey()
         if self.settled or self._moved:
             self._drain()
         if self._flushes and not self.copying:
             self._drain()  # the last copy may have been confirmed since
             self._flush_now()
         now = time.monotonic()
-        if self._batch.open:
+        if len(self._batch):
             self._tend(now)
         elif self._paused or self._room() <= 0:
             self._commit_async(now)
@@ -292,40 +187,48 @@ class ShareLoop:
     def _poll(self) -> None:
         if self._consumer is None:
             self._consumer = self._open()
+        self._fetching = True
         try:
-            records = self._consumer.poll(_POLL)
+            records = list(self._consumer.poll(_POLL))
         except KafkaException as error:
             self._on_client_error(error.args[0])
             return
         self._polled = time.monotonic()
         self._unsent = False
+        self._fetching = not records
         if not records:
             return
-        batch = Batch()
-        opened, settler, source = batch.open, self._settler, self._source
-        fresh = []
-        for record in records:
-            problem = record.error()
-            if problem is not None:
-                self._on_client_error(problem)
-                continue
-            count = record.delivery_count() or 1
-            place: Any = (record.partition(), record.offset())
-            delivery = ShareDelivery(settler, source, record, batch, place, count)
-            opened[place] = delivery
-            if count >= self._last_chance:
-                # The broker drops a record in silence after its delivery limit: it goes on as a copy, which has none.
-                delivery.attempt -= 1
-                batch.moving.add(place)
-                batch.unheard.add(place)
-                self._move(delivery, False)
-            else:
-                fresh.append(delivery)
-        self._batch = batch
-        self.held = len(batch.open)
+        fresh = self._take(records)
+        if max(map(_attempt_of, fresh), default=0) >= self._last_chance:
+            fresh = [delivery for delivery in fresh if not self._rescue(delivery)]
         self._buffer.put(fresh)
         if self.hungry:
             self.progress.set()
+
+    def _take(self, records: list[Any]) -> list[ShareDelivery]:
+        """Makes them the batch that is to be acknowledged."""
+        errors = list(map(Record.error, records))
+        if any(errors):  # not `count(None)`: a KafkaError cannot be compared with None
+            for problem in filter(None, errors):
+                self._on_client_error(problem)
+            records = [record for record, problem in zip(records, errors, strict=True) if problem is None]
+        self._received += len(records)
+        counts = [count or 1 for count in map(Record.delivery_count, records)]
+        self._batch = batch = Batch()
+        fresh = list(map(ShareDelivery, repeat(self._settler), repeat(self._source), records, repeat(batch), counts))
+        batch.begin(fresh)
+        self.held = len(fresh)
+        return fresh
+
+    def _rescue(self, delivery: ShareDelivery) -> bool:
+        """The broker drops a record in silence after its delivery limit: it goes on as a copy, which has none."""
+        if delivery.attempt < self._last_chance:
+            return False
+        delivery.attempt -= 1
+        self._batch.moving.add(delivery.place)
+        self._batch.unheard.add(delivery.place)
+        self._move(delivery, False)
+        return True
 
     def _tend(self, now: float) -> None:
         """Part of the last poll is unsettled: waits for it, and moves what takes too long."""
@@ -353,18 +256,16 @@ class ShareLoop:
 
     def _give_up(self, batch: Batch) -> None:
         """The locks have run out: the broker gives these records to somebody, and settling them here is in vain."""
-        for delivery in batch.open.values():
-            self._acknowledge(delivery, AcknowledgeType.RELEASE)
+        self._acknowledge(batch.open.values(), AcknowledgeType.RELEASE)
         log.warning(
             "%s: %d messages were held for over %g s and are delivered again", self._source, self.held, self._lock
         )
-        batch.alive = False
-        batch.open.clear()
+        batch.end()
         self.held = 0
         self._buffer.remove(lambda d: isinstance(d, KafkaDelivery) and not d.tracker.alive)
 
     def _drain(self) -> None:
-        settled, batch = self.settled, self._batch
+        batch = self._batch
         while self._moved:  # first: a copy that failed makes its original what is to be settled
             moved_from, delivery, confirmed = self._moved.popleft()
             if moved_from is not batch:
@@ -378,28 +279,38 @@ class ShareLoop:
                 if delivery.place not in batch.done:
                     continue
             if batch.open.pop(delivery.place, None) is not None:
-                self._acknowledge(delivery, AcknowledgeType.ACCEPT)
+                self._acknowledge([delivery], AcknowledgeType.ACCEPT)
+        take = self.settled.popleft
+        settled = [take() for _ in range(len(self.settled))]
+        accepted = settled if batch.settle_next(settled) else self._settle_each(settled)
+        self._acknowledge(accepted, AcknowledgeType.ACCEPT)
+        self.held = len(batch)
+        if self.hungry:
+            self.progress.set()
+
+    def _settle_each(self, settled: list[ShareDelivery]) -> list[ShareDelivery]:
+        """Takes them out of the batch and returns those to acknowledge; those that were moved are the receiver's."""
+        batch, accepted = self._batch, []
         moving, opened = batch.moving, batch.open
-        for _ in range(len(settled)):
-            delivery = settled.popleft()
+        for delivery in settled:
             if delivery.place in moving or delivery.tracker is not batch:
                 if delivery.batch is batch:
                     batch.done.add(delivery.place)
                 self._settled_while_moving(delivery)
             elif opened.pop(delivery.place, None) is not None:
-                self._acknowledge(delivery, AcknowledgeType.ACCEPT)
-        self.held = len(batch.open)
-        if self.hungry:
-            self.progress.set()
+                accepted.append(delivery)
+        return accepted
 
-    def _acknowledge(self, delivery: ShareDelivery, how: AcknowledgeType) -> None:
-        if self._consumer is None:
+    def _acknowledge(self, deliveries: Collection[ShareDelivery], how: AcknowledgeType) -> None:
+        if self._consumer is None or not deliveries:
             return
-        try:
-            self._consumer.acknowledge(delivery.native, how)
-            self._unsent = True
-        except Exception as error:  # IllegalStateException: the lock is lost, so it is delivered again
-            self._buffer.fail(SettleFailed(f"{self._source}: {delivery.id} could not be settled: {error}"))
+        acknowledge = self._consumer.acknowledge
+        self._unsent = True
+        for delivery in deliveries:
+            try:
+                acknowledge(delivery.native, how)
+            except Exception as error:  # IllegalStateException: the lock is lost, so it is delivered again
+                self._buffer.fail(SettleFailed(f"{self._source}: {delivery.id} could not be settled: {error}"))
 
     def _commit_async(self, now: float) -> None:
         if self._unsent and self._consumer is not None and now >= self._next_commit:
@@ -429,6 +340,9 @@ class ShareLoop:
     def _rest(self, now: float) -> None:
         """Nothing is wanted: waits, and after a while closes the consumer, which may have locked records already."""
         if self._consumer is not None and now - self._polled > (0.0 if self._paused else _REST_AFTER):
+            self._halt()
+            if len(self._batch):
+                return  # of what came last, copies are on their way
             if self._unsent:
                 self._flush_now()
             self._close()
@@ -459,17 +373,14 @@ class ShareLoop:
         else:
             log.info("share consumer of %s: %s", self._source, error.str())
 
-    def _die(self, error: MessagingError) -> None:
-        if self.failure is None:
-            self.failure = error
-            self._buffer.fail(error)
-
     def _leave(self) -> None:
         """Acknowledges what is settled, releases the rest, leaves. The client bounds each step by a few seconds."""
         try:
             self._stop = True
-            while self._commands:
-                self._commands.popleft()()
+            self._obey()
+            self._drain()
+            if self.failure is None:
+                self._halt()
             deadline = time.monotonic() + 3.0
             while self.copying and self.failure is None and time.monotonic() < deadline:
                 self._wake.wait(0.02)
@@ -478,11 +389,11 @@ class ShareLoop:
             if self.failure is None:
                 self._flush_now()
             # Last, so that closing sends it: after a commit of its own a fetch could bring it back, one attempt on.
-            for delivery in self._batch.open.values():
-                self._acknowledge(delivery, AcknowledgeType.RELEASE)
-            self._batch.alive = False
+            self._acknowledge(self._batch.open.values(), AcknowledgeType.RELEASE)
         except Exception as error:
             log.info("last settlements of %s: %s", self._source, error)
+        self._batch.end()
+        self.settled.clear()
         for future in self._flushes:
             future.set_exception(BrokerUnavailable(f"{self._source}: the last settlements were not carried out"))
         self._close()

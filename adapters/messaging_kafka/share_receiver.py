@@ -15,27 +15,34 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
+from operator import attrgetter
 from threading import Event, Lock
 from typing import Any
 
 from messaging.buffer import DeliveryBuffer
-from messaging.delivery import Delivery, Settler
+from messaging.delivery import Delivery
 from messaging.driver import Receiver
 from messaging.errors import BrokerUnavailable, Closed, MessagingError, SettleFailed, UnsupportedCapability
 from messaging.options import ConsumerOptions
+from messaging.rejection import Rejection
 from messaging.topology import Source
 
 from .admin import Admin
-from .group_loop import GroupLoop
-from .records import KafkaDelivery, attempts_of, copy_headers, dead_letter_headers, due_of, token_of
+from .group_loop import READY, GroupLoop
+from .records import GroupDelivery, attempts_of, copy_headers, dead_letter_headers, due_of, expired, token_of
 from .sender import KafkaSender
-from .share_loop import Hold, ShareDelivery, ShareLoop
+from .share_batch import Hold, ShareDelivery
+from .share_loop import ShareLoop
 from .tracker import OffsetTracker
 
 log = logging.getLogger(__name__)
 
 _AGAIN = 1.0
 """Seconds until a message whose copy was not confirmed is delivered again."""
+_PAUSED_WITHIN = 15.0
+"""Seconds: what is asked of the owner thread while it closes a consumer has to wait until it is done."""
+_SHARE_ONLY = {ShareDelivery}
+_hold_of: Callable[[Any], Hold | None] = attrgetter("_hold")
 
 
 class _Move:
@@ -58,20 +65,23 @@ class RetryLoop(GroupLoop):
         self._adopt = adopt
         self._lose = lose
         super().__init__(*args)
-        self._deliver = self._deliver_copy
 
-    def _deliver_copy(
-        self, settler: Settler, source: Source, record: Any, tracker: OffsetTracker, offset: int
-    ) -> Delivery | None:
-        token = token_of(record)
-        if token is not None and self._adopt(token, tracker, offset):
-            return None
-        delivery = KafkaDelivery(settler, source, record, tracker, offset, attempts_of(record) + 1)
-        wait = due_of(record) - time.time()
-        if wait <= 0:
-            return delivery
-        self._buffer.put_later(delivery, wait)
-        return None
+    def _deliveries(self, tracker: OffsetTracker, records: list[Any], offsets: list[int]) -> Sequence[Delivery]:
+        due: list[Delivery] = []
+        for record, offset in zip(records, offsets, strict=True):
+            token = token_of(record)
+            if token is not None and self._adopt(token, tracker, offset):
+                continue
+            delivery = GroupDelivery(self._settler, self._source, record, tracker, offset, attempts_of(record) + 1)
+            wait = due_of(record) - time.time()
+            if wait <= 0:
+                due.append(delivery)
+            else:
+                self._buffer.put_later(delivery, wait)
+        return due
+
+    def _room_in_buffer(self) -> int:
+        return READY  # whatever waits there of what another loop reads, and reads faster
 
     def _forget(self, partitions: list[int]) -> None:
         super()._forget(partitions)
@@ -173,7 +183,16 @@ class ShareReceiver(Receiver):
     def _room(self) -> int:
         """How many more may be taken from the broker. A nacked message that waits for its time takes no place."""
         retry = self._retry
-        return self._prefetch - self._share.held - retry.held + self._buffer.later + len(retry.settled)
+        room = self._prefetch - self._share.held - retry.held + self._buffer.later + len(retry.settled)
+        return room - self._under_way() if self._moves else room
+
+    def _under_way(self) -> int:
+        """Deliveries that are held here while their copy is on its way round; at first they are counted twice."""
+        with self._lock:
+            return sum(not move.settled for move in self._moves.values())
+
+    def expired(self, deliveries: Sequence[Delivery], now: float) -> list[Delivery]:
+        return expired(deliveries, now)
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         if self._closed:
@@ -189,8 +208,11 @@ class ShareReceiver(Receiver):
 
     def _settle(self, deliveries: Sequence[Delivery]) -> None:
         share, retry = self._share.settled, self._retry.settled
+        if set(map(type, deliveries)) == _SHARE_ONLY and not any(map(_hold_of, deliveries)):
+            share.extend(deliveries)  # type: ignore[arg-type]
+            return
         for delivery in deliveries:
-            if isinstance(delivery, ShareDelivery) and delivery.tracker is delivery.batch:
+            if isinstance(delivery, ShareDelivery) and (delivery._hold is None or delivery.tracker is delivery.batch):
                 share.append(delivery)
             else:
                 retry.append(delivery)
@@ -227,11 +249,11 @@ class ShareReceiver(Receiver):
                 partial(self._copied, delivery, "kept for later"),
             )
 
-    def reject(self, deliveries: Sequence[Delivery], reason: str) -> None:
+    def reject(self, deliveries: Sequence[Delivery], why: Rejection) -> None:
         queue = self.source.dead_letter
         if queue is None:
             for delivery in deliveries:
-                log.warning("%s has no dead-letter queue: %s is discarded (%s)", self.source, delivery.id, reason)
+                log.warning("%s has no dead-letter queue: %s is discarded (%s)", self.source, delivery.id, why.reason)
             self.ack(deliveries)
             return
         if self._closed:
@@ -240,7 +262,7 @@ class ShareReceiver(Receiver):
             if not self.is_live(delivery):
                 continue
             self._copying(1)
-            headers = dead_letter_headers(delivery, reason)
+            headers = dead_letter_headers(delivery, why)
             done = partial(self._copied, delivery, "dead-lettered")
             self._copies.copy(delivery.native, headers, queue.name, None, done)
 
@@ -311,7 +333,7 @@ class ShareReceiver(Receiver):
                 move.hold.offset = offset
                 move.hold.tracker = tracker
         if move.settled:
-            self._retry.settled.append(KafkaDelivery(self, self.source, None, tracker, offset))
+            self._retry.settled.append(GroupDelivery(self, self.source, None, tracker, offset))
         self._returned.set()
         return True
 
@@ -348,12 +370,12 @@ class ShareReceiver(Receiver):
 
     def pause(self) -> None:
         self._paused = True
-        self._share.call(lambda: self._share.set_paused(True), 5.0)
-        self._retry.call(lambda: self._retry.set_paused(True), 5.0)
+        self._share.call(lambda: self._share.set_paused(True), _PAUSED_WITHIN)
+        self._retry.call(lambda: self._retry.set_paused(True), _PAUSED_WITHIN)
 
     def resume(self) -> None:
-        self._share.call(lambda: self._share.set_paused(False), 5.0)
-        self._retry.call(lambda: self._retry.set_paused(False), 5.0)
+        self._share.call(lambda: self._share.set_paused(False), _PAUSED_WITHIN)
+        self._retry.call(lambda: self._retry.set_paused(False), _PAUSED_WITHIN)
         self._paused = False
 
     def lag(self) -> int:

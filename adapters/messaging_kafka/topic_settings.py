@@ -10,6 +10,8 @@ from typing import Any
 from messaging.errors import ConfigurationError
 from messaging.topology import Queue, Subscription, Topic
 
+from .retry_topics import OPTION
+
 PARTITIONS = 4
 """Partitions of a topic that does not say: consumers of one group that work at the same time, at most."""
 
@@ -34,8 +36,12 @@ class TopicSettings:
         replication = _whole(options.pop("replication_factor", None), f"{where}: replication_factor")
         retention, compact = options.pop("retention", None), options.pop("compact", None)
         raw = options.pop("config", {})
+        if isinstance(part, Queue):
+            options.pop(OPTION, None)
+        elif OPTION in options:
+            raise ConfigurationError(f"{where}: {OPTION} belongs to each subscription, Subscription(..., native=...)")
         if options:
-            known = ["partitions", "replication_factor", "retention", "compact", "config"]
+            known = ["partitions", "replication_factor", "retention", "compact", "config", OPTION]
             name = next(iter(options))
             near = difflib.get_close_matches(str(name), known, 1, 0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
@@ -57,9 +63,12 @@ class TopicSettings:
 
 
 def check_subscription(subscription: Subscription) -> None:
-    """Raises ConfigurationError: there is nothing to be said about a subscription on Kafka."""
+    """Raises ConfigurationError for what is unknown: a subscription has `retry_topics` only."""
     for name in subscription.native.get("kafka", {}):
-        raise ConfigurationError(f"native kafka option {name!r} of subscription {subscription.group!r}: there is none")
+        if name != OPTION:
+            raise ConfigurationError(
+                f"native kafka option {name!r} of subscription {subscription.group!r}: there is only {OPTION!r}"
+            )
 
 
 def _whole(value: Any, where: str) -> int | None:

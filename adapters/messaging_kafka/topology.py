@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 
 from confluent_kafka.admin import ResourceType
 
 from messaging.errors import DestinationNotFound, TopologyError
-from messaging.topology import Destination, Queue, Topic, Topology, sources_of
+from messaging.topology import Destination, Queue, Source, Topology, sources_of
 
+from . import retry_topics
 from .admin import Admin
 from .groups import begin, group_of, queue_group
+from .inspection import normal
+from .parts import CLEANUP, LARGEST, RETENTION, check, dead_letter_settings, delayed_settings, retry_settings, with_room
 from .share_groups import ShareGroups, retry_name, share_group
-from .topic_settings import PARTITIONS, TopicSettings, check_subscription
+from .topic_settings import PARTITIONS, TopicSettings
 
 log = logging.getLogger(__name__)
 
 DEAD_LETTERS = "--dlq"
-
-_LARGEST = "max.message.bytes"
-_RETENTION = "retention.ms"
-_USUAL_RETENTION_MS = 7 * 24 * 3600 * 1000
-_MORE_HEADERS = 16_384
-"""Bytes, rounded up generously: the reason of a dead letter is the longest, with up to 4000."""
 
 
 class Declarations:
@@ -36,10 +32,7 @@ class Declarations:
 
     def apply(self, topology: Topology, create: bool) -> None:
         """Creates what is missing, or with `create=False` looks. See Driver.declare for what it raises."""
-        wanted = [(destination, TopicSettings.of(destination)) for destination in topology]
-        for destination in topology:
-            for subscription in destination.subscriptions if isinstance(destination, Topic) else ():
-                check_subscription(subscription)
+        wanted = check(topology, self._shares.uses)
         names = [name for destination in topology for name in self._topics(destination)]
         there = self._admin.partitions(names)
         for destination, settings in wanted:
@@ -48,16 +41,20 @@ class Declarations:
             partitions = there[destination.name] or 0
             for source in sources_of(destination):
                 if source.dead_letter is not None:
-                    # As many partitions as the source, so that a key finds its place again.
-                    own = TopicSettings(partitions, settings.replication_factor, _kept_longer(settings))
+                    own = dead_letter_settings(settings, partitions)
                     self._copies(source.dead_letter.name, destination.name, own, there, create)
                 if self._shares.uses(source):
-                    own = TopicSettings(None, settings.replication_factor, _kept_longer(settings))
+                    own = retry_settings(settings)
                     self._copies(retry_name(source.name), destination.name, own, there, create)
                     self._shares.begin(source, create)
                     continue
                 if isinstance(destination, Queue):
                     self._shares.check_unused(source)
+                for seconds in retry_topics.levels_of(source):
+                    own = delayed_settings(settings, partitions, seconds)
+                    self._retry_topic(
+                        retry_topics.retry_topic(source.name, seconds), seconds, source, own, there, create
+                    )
                 begin(self._admin, source, new, create)
 
     def _topics(self, destination: Destination) -> list[str]:
@@ -67,7 +64,31 @@ class Declarations:
                 names.append(source.dead_letter.name)
             if self._shares.uses(source):
                 names.append(retry_name(source.name))
+            names += [retry_topics.retry_topic(source.name, s) for s in retry_topics.levels_of(source)]
         return names
+
+    def _retry_topic(
+        self,
+        name: str,
+        seconds: int,
+        source: Source,
+        settings: TopicSettings,
+        there: dict[str, int | None],
+        create: bool,
+    ) -> None:
+        """Creates or checks one retry topic. Raises TopologyError for one that would lose what waits in it."""
+        known = there[name] is not None
+        self._copies(name, source.destination.name, settings, there, create)
+        if not known:
+            return
+        actual = self._admin.config(ResourceType.TOPIC, name)
+        keeps, policy = actual.get(RETENTION) or "", actual.get(CLEANUP) or ""
+        if policy != "delete" or (keeps.isdecimal() and int(keeps) <= seconds * 1000):
+            raise TopologyError(
+                f"retry topic {name!r} has {CLEANUP}={policy} and {RETENTION}={keeps}, so it may lose messages that "
+                f"wait for {seconds} s: give it {CLEANUP}=delete and {RETENTION} above {seconds * 1000} with "
+                "kafka-configs.sh"
+            )
 
     def _copies(
         self, name: str, original: str, settings: TopicSettings, there: dict[str, int | None], create: bool
@@ -75,8 +96,8 @@ class Declarations:
         """Creates the topic for copies of what is in `original`, with room for the headers that a copy has more."""
         if there[name] is not None:
             return
-        if create and (limit := self._admin.config(ResourceType.TOPIC, original).get(_LARGEST)) and limit.isdigit():
-            settings = replace(settings, config={**settings.config, _LARGEST: str(int(limit) + _MORE_HEADERS)})
+        if create and (limit := self._admin.config(ResourceType.TOPIC, original).get(LARGEST)) and limit.isdigit():
+            settings = with_room(settings, int(limit))
         self._topic(name, settings, there, create)
 
     def _topic(
@@ -125,7 +146,7 @@ class Declarations:
         for key, value in declared.items():
             if key not in actual:
                 raise TopologyError(f"topic {name!r}: the broker knows no setting {key!r}")
-            if _normal(actual[key]) != _normal(value):
+            if normal(actual[key]) != normal(value):
                 raise TopologyError(
                     f"topic {name!r} exists with {key}={actual[key]} and is declared with {value}: declare what is "
                     f"there, or change it with kafka-configs.sh --alter --entity-type topics --entity-name {name} "
@@ -135,10 +156,15 @@ class Declarations:
     def remove(self, topology: Topology) -> None:
         """Deletes topics, dead-letter and retry topics, and groups. Missing ones are no error."""
         topics, groups = [], []
+        retries = retry_topics.existing(self._admin, *(source.name for source in topology.sources))
         for destination in topology:
             topics.append(destination.name)
             for source in sources_of(destination):
                 groups.append(group_of(source))
+                declared = [retry_topics.retry_topic(source.name, s) for s in retry_topics.levels_of(source)]
+                for name in {*declared, *retries[source.name].values()}:
+                    topics.append(name)
+                    groups.append(name)
                 names = [source.name] if isinstance(destination, Queue) else []
                 if not source.name.endswith(DEAD_LETTERS):
                     topics.append(source.name + DEAD_LETTERS)
@@ -150,15 +176,3 @@ class Declarations:
         # First: what a share group has of a topic that is gone is not always found, and then nobody answers.
         self._admin.delete_groups(dict.fromkeys(groups))
         self._admin.delete_topics(dict.fromkeys(topics))
-
-
-def _normal(value: str | None) -> str:
-    return ",".join(sorted(part.strip() for part in (value or "").split(",")))
-
-
-def _kept_longer(settings: TopicSettings) -> dict[str, str]:
-    """The retention of a topic for copies, when the original's is longer than Kafka's own, which it has otherwise."""
-    declared = settings.config.get(_RETENTION, "")
-    if declared == "-1" or (declared.isdecimal() and int(declared) > _USUAL_RETENTION_MS):
-        return {_RETENTION: declared}
-    return {}

@@ -19,15 +19,19 @@ class Clock:
 
 
 class ManualClock(Clock):
-    """Stands still until `advance`. Thread-safe: `_lock` guards the time."""
+    """Stands still until `advance`; with `running` it goes like the machine's between two of them.
 
-    def __init__(self) -> None:
+    Thread-safe: `_lock` guards the time.
+    """
+
+    def __init__(self, *, running: bool = False) -> None:
         self._lock = Lock()
+        self._running = running
         self._now = 0.0
         self._wake: list[Callable[[], None]] = []
 
     def now(self) -> float:
-        return self._now
+        return self._now + time.monotonic() if self._running else self._now
 
     def on_advance(self, wake: Callable[[], None]) -> None:
         self._wake.append(wake)

@@ -8,12 +8,13 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Any, ClassVar
 from weakref import WeakSet
 
 from messaging.capabilities import Capabilities, native, unsupported
 from messaging.dead_letter import dead_letter_copy
-from messaging.delivery import Delivery
+from messaging.delivery import Delivery, PlainDelivery
 from messaging.driver import Driver, Receiver, Replay
 from messaging.errors import (
     Closed,
@@ -25,7 +26,10 @@ from messaging.errors import (
 )
 from messaging.message import Message
 from messaging.options import ConsumerOptions, ProducerOptions
+from messaging.plan import Finding, Part
+from messaging.rejection import Rejection
 from messaging.topology import Source, Topic, Topology
+from messaging_memory.parts import inspect, parts_of
 from messaging_memory.sender import MemorySender
 from messaging_memory.server import RETAIN, MemoryServer
 from messaging_memory.store import Entry, Store
@@ -77,7 +81,7 @@ class MemoryOptions:
             raise ConfigurationError(f"memory: lease must be a positive number of seconds, not {self.lease!r}")
 
 
-class MemoryDelivery(Delivery):
+class MemoryDelivery(PlainDelivery):
     __slots__ = ("lease", "store")
 
     def __init__(self, settler: MemoryReceiver, source: Source, store: Store, lease: int, entry: Entry) -> None:
@@ -142,13 +146,13 @@ class MemoryReceiver(Receiver):
             for delivery in self._mine(deliveries):
                 delivery.store.give_back(delivery.lease, delay)
 
-    def reject(self, deliveries: Sequence[Delivery], reason: str) -> None:
+    def reject(self, deliveries: Sequence[Delivery], why: Rejection) -> None:
         with self._settling():
             for delivery in self._mine(deliveries):
                 if not delivery.store.is_leased(delivery.lease):
                     continue
                 try:
-                    self._dead_letter(delivery, reason)
+                    self._dead_letter(delivery, why)
                 except MessagingError as error:
                     delivery.store.give_back(delivery.lease, 0.0 if self._source.ordered else _RETRY_REJECT)
                     self._errors.append(
@@ -175,6 +179,9 @@ class MemoryReceiver(Receiver):
 
     def lag(self) -> int:
         return self._server.store(self._source).depth().total
+
+    def now(self) -> float:
+        return self._server.clock.now()
 
     def is_live(self, delivery: Delivery) -> bool:
         with self._server.changed:
@@ -214,11 +221,11 @@ class MemoryReceiver(Receiver):
                 del self._held[lease]
         return len(self._held)
 
-    def _dead_letter(self, delivery: MemoryDelivery, reason: str) -> None:
+    def _dead_letter(self, delivery: MemoryDelivery, why: Rejection) -> None:
         queue = self._source.dead_letter
         if queue is None:
-            log.warning("%r is discarded, because %s has no dead-letter queue: %s", delivery, self._source, reason)
-        elif self._server.publish(queue, dead_letter_copy(delivery, reason), 0.0) is None:
+            log.warning("%r is discarded, because %s has no dead-letter queue: %s", delivery, self._source, why.reason)
+        elif self._server.publish(queue, dead_letter_copy(delivery, why), 0.0) is None:
             raise PublishFailed(f"queue {queue.name!r} is full (capacity {self._server.capacity})")
 
     @contextmanager
@@ -255,16 +262,30 @@ class MemoryDriver(Driver):
     def declared_capabilities(cls) -> Sequence[tuple[str, Capabilities]]:
         return [("memory", CAPABILITIES)]
 
+    @property
+    def version(self) -> str:
+        return f"anybroker {version('anybroker')}"
+
     def open(self) -> None:
         if not isinstance(self._server, MemoryServer):
             raise ConfigurationError(f"memory: option 'server' must be a MemoryServer, not {self._server!r}")
 
     def declare(self, topology: Topology, create: bool) -> None:
+        _check_native(topology)
         for destination in topology:
-            for part in (destination, *(destination.subscriptions if isinstance(destination, Topic) else ())):
-                if part.native.get("memory"):
-                    raise ConfigurationError(f"{destination.name!r}: the memory adapter has no native options")
             self._server.declare(destination, create)
+
+    def assume(self, version: str | None) -> str:
+        if version is not None:
+            raise ConfigurationError(f"the memory broker has no versions, so it cannot be {version!r}")
+        return "memory"
+
+    def plan(self, topology: Topology, delays: Sequence[float] = ()) -> list[Part]:
+        _check_native(topology)
+        return parts_of(topology)
+
+    def inspect(self, parts: Sequence[Part]) -> list[Finding]:
+        return inspect(self._server, parts)
 
     def sender(self, options: ProducerOptions) -> MemorySender:
         sender = MemorySender(self._server, options)
@@ -300,3 +321,10 @@ class MemoryDriver(Driver):
                 part.close()
             else:
                 part.close(0.0)
+
+
+def _check_native(topology: Topology) -> None:
+    for destination in topology:
+        for holder in (destination, *(destination.subscriptions if isinstance(destination, Topic) else ())):
+            if holder.native.get("memory"):
+                raise ConfigurationError(f"{destination.name!r}: the memory adapter has no native options")

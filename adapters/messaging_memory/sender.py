@@ -54,11 +54,14 @@ class MemorySender(Sender):
         _report(finished)
         if line:
             with changed:
+                if not self._waiting:
+                    self.waits.note("blocked", True, f"a queue is full (capacity {self._server.capacity})")
                 self._waiting.setdefault(name, deque()).extend(line)
                 if self._thread is None:
                     self._thread = Thread(target=self._drain, name=f"messaging-memory-{name}", daemon=True)
                     self._thread.start()
                 changed.notify_all()
+            self.waits.tell()
 
     def close(self, timeout: float) -> None:
         with self._server.changed:
@@ -77,12 +80,15 @@ class MemorySender(Sender):
                     finished += self._store(line)
                     if not line:
                         del self._waiting[name]
+                        if not self._waiting:
+                            self.waits.note("blocked", False)
                 if not finished:
                     if not self._waiting:
                         self._thread = None
                         return
                     due = min(self._deadline(line[0]) for line in self._waiting.values())
                     changed.wait(max(due - time.monotonic(), 0.0))
+            self.waits.tell()
             _report(finished)
 
     def _store(self, line: deque[_Waiting]) -> list[_Outcome]:
@@ -94,7 +100,9 @@ class MemorySender(Sender):
             error: MessagingError | None = None
             try:
                 first.message.timestamp = round(first.message.timestamp, 3)
-                copies = self._server.publish(first.outgoing.destination, first.message, first.outgoing.delay)
+                copies = self._server.publish(
+                    first.outgoing.destination, first.message, first.outgoing.delay, first.outgoing.only
+                )
                 if copies is None:
                     if time.monotonic() < self._deadline(first):
                         break

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import count, islice
 from threading import Condition, RLock
+from typing import Any
 
 from messaging.errors import DestinationNotFound, TopologyError
 from messaging.message import Message
@@ -62,6 +63,18 @@ class MemoryServer:
             else:
                 self._declare_topic(destination, create)
 
+    def look(self, name: str) -> tuple[str, dict[str, Any]] | None:
+        """What is called `name` ("queue", "topic" or "subscription") and how it was declared; None: it is not there."""
+        with self.changed:
+            if (queue := self._queues.get(name)) is not None:
+                return "queue", {"ordered": queue.ordered}
+            if (log := self._logs.get(name)) is not None:
+                return "topic", {"ordered": log.topic.ordered}
+            for log in self._logs.values():
+                if name in log.groups:
+                    return "subscription", {"pattern": log.groups[name]}
+            return None
+
     def store(self, source: Source) -> Store:
         """Where the messages of `source` are. Raises DestinationNotFound."""
         store = self._stores.get(source.name)
@@ -69,15 +82,20 @@ class MemoryServer:
             raise DestinationNotFound(f"{source} does not exist: declare it first")
         return store
 
-    def publish(self, destination: Queue | Topic, message: Message, delay: float) -> int | None:
-        """Stores one message; returns in how many queues, or None when one is full. Raises DestinationNotFound."""
+    def publish(
+        self, destination: Queue | Topic, message: Message, delay: float, only: Source | None = None
+    ) -> int | None:
+        """Stores one message; returns in how many queues, or None when one is full. Raises DestinationNotFound.
+
+        only: the one subscription that gets it; then it is not in the topic's log either.
+        """
         with self.changed:
-            stores = self._route(destination, message)
+            stores = self._route(destination, message) if only is None else [self.store(only)]
             if any(store.full for store in stores):
                 return None
             for store in stores:
                 store.add(message, delay)
-            if isinstance(destination, Topic):
+            if isinstance(destination, Topic) and only is None:
                 self._logs[destination.name].append(message)
             self.changed.notify_all()
             return len(stores)

@@ -149,6 +149,7 @@ class Store:
 
     def purge(self) -> None:
         with self._changed:
+            self._wake_up(self._clock.now())  # what a lease held that is over waits, too
             self._ready.clear()
             self._delayed.clear()
             self._changed.notify_all()

@@ -11,7 +11,7 @@ from messaging.driver import Done
 from messaging.errors import DestinationNotFound, MessagingError, PublishFailed, Unroutable
 from messaging.message import Message
 from messaging_rabbitmq import wire
-from messaging_rabbitmq.topology import WaitQueue
+from messaging_rabbitmq.parts import WaitQueue
 
 log = logging.getLogger(__name__)
 
@@ -194,16 +194,16 @@ class Confirms:
         self._returned.discard(number)
         batch, index = entry
         message, route = batch.messages[index], batch.route
-        if refused:
+        if batch.may_retry(index):  # a wait queue is never full: it was deleted before the message, or just after it
+            self.vanished.append(entry)
+        elif refused:
             batch.done(
                 index,
                 PublishFailed(
                     f"publish to {route.destination!r}: RabbitMQ refused message {message.id}; a queue behind it is "
-                    f"full (max_length)"
+                    f"full (max_length), or was deleted just now"
                 ),
             )
-        elif batch.may_retry(index):
-            self.vanished.append(entry)
         else:
             batch.done(index, route.returned(message))
 

@@ -10,14 +10,13 @@ from threading import Condition
 from messaging.dead_letter import dead_letter_copy
 from messaging.errors import InvalidMessage, MessagingError, SettleFailed, UnsupportedCapability
 from messaging.message import Message
+from messaging.rejection import Rejection
 from messaging.topology import Source
 from messaging_rabbitmq.delivery import RabbitMQDelivery
+from messaging_rabbitmq.parts import MAX_DELAY, WaitQueue, is_classic, round_delay
 from messaging_rabbitmq.sender import RabbitMQSender
-from messaging_rabbitmq.topology import MAX_DELAY, WaitQueue, is_classic, round_delay
 
 log = logging.getLogger(__name__)
-
-_REASON_BYTES = 4096
 
 Settled = Callable[[RabbitMQDelivery], None]
 Failed = Callable[[RabbitMQDelivery, MessagingError], None]
@@ -49,13 +48,11 @@ class Copies:
         where = WaitQueue(self._source.name, round_delay(delay), "retry") if delay > 0 else self._source.name
         self._send(deliveries, [d.message for d in deliveries], where, [d.attempt for d in deliveries])
 
-    def dead_letter(self, deliveries: Sequence[RabbitMQDelivery], reason: str) -> None:
+    def dead_letter(self, deliveries: Sequence[RabbitMQDelivery], why: Rejection) -> None:
         """To the dead-letter queue."""
         parked = self._source.dead_letter
         assert parked is not None
-        # Headers travel in one frame; a reason as long as a stack trace must not keep the message from leaving.
-        short = reason.encode(errors="replace")[:_REASON_BYTES].decode(errors="ignore")
-        messages = [dead_letter_copy(d, short) for d in deliveries]
+        messages = [dead_letter_copy(d, why) for d in deliveries]
         self._send(deliveries, messages, parked.name, [0] * len(messages), may_park=True)
 
     def wait(self, timeout: float) -> bool:

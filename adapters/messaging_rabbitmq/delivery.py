@@ -7,7 +7,7 @@ from typing import Any
 
 import pika
 
-from messaging.delivery import _UNSET, Delivery, Settler
+from messaging.delivery import UNSET, Delivery, Settler
 from messaging.message import Message
 from messaging.topology import Source
 from messaging_rabbitmq import wire
@@ -16,7 +16,22 @@ from messaging_rabbitmq import wire
 class RabbitMQDelivery(Delivery):
     """One basic.deliver. `epoch` names the channel that `tag` belongs to: tags of an earlier one mean nothing."""
 
-    __slots__ = ("_attempt", "_body", "_decoded", "_properties", "_redelivered", "_where", "epoch", "tag")
+    __slots__ = (
+        "_attempt",
+        "_body",
+        "_decoded",
+        "_message",
+        "_properties",
+        "_redelivered",
+        "_settled",
+        "_value",
+        "_where",
+        "as_type",
+        "epoch",
+        "settler",
+        "source",
+        "tag",
+    )
 
     def __init__(
         self,
@@ -29,12 +44,11 @@ class RabbitMQDelivery(Delivery):
         properties: bytes,
         body: bytes,
     ) -> None:
-        # Not through super(): this runs once a message on the I/O thread.
         self.settler = settler
         self.source = source
         self.as_type = None
         self._message = None
-        self._value = _UNSET
+        self._value = UNSET
         self._settled = False
         self.epoch = epoch
         self.tag = tag

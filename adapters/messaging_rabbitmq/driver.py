@@ -10,15 +10,21 @@ from threading import RLock
 from typing import Any, ClassVar
 
 from messaging.capabilities import Capabilities, emulated, native, unsupported
+from messaging.concerns import Concern
 from messaging.driver import Driver, Receiver, Sender
-from messaging.errors import Closed, MessageTooLarge, MessagingError
+from messaging.errors import Closed, ConfigurationError, MessageTooLarge, MessagingError
 from messaging.message import Message
 from messaging.options import ConsumerOptions, ProducerOptions
+from messaging.plan import Finding, Part
 from messaging.topology import Destination, Queue, Source, Topic, Topology
+from messaging_rabbitmq import parts as made_of
 from messaging_rabbitmq import topology as objects
 from messaging_rabbitmq import wire
+from messaging_rabbitmq.concerns import concerns
 from messaging_rabbitmq.copies import Copies
+from messaging_rabbitmq.definitions import definitions
 from messaging_rabbitmq.flow import Steps
+from messaging_rabbitmq.inspection import inspect
 from messaging_rabbitmq.link import Link
 from messaging_rabbitmq.options import RabbitMQOptions
 from messaging_rabbitmq.receiver import RabbitMQReceiver
@@ -35,7 +41,7 @@ _COPY_SECONDS = 30.0
 _DECLARE_SECONDS = 60.0
 
 
-def capabilities(version: objects.Version) -> Capabilities:
+def capabilities(version: made_of.Version) -> Capabilities:
     """What RabbitMQ of this version does."""
     return Capabilities(
         queues=native("quorum queue"),
@@ -53,7 +59,7 @@ def capabilities(version: objects.Version) -> Capabilities:
         lag=native("queue depth and unsettled deliveries"),
         transactions=unsupported("an ack and a publish are two steps"),
         max_message_bytes=version.max_message_bytes,
-        max_delay=objects.MAX_DELAY,
+        max_delay=made_of.MAX_DELAY,
     )
 
 
@@ -66,13 +72,14 @@ class RabbitMQDriver(Driver):
     name: ClassVar[str] = "rabbitmq"
     Options: ClassVar[type[Any]] = RabbitMQOptions
     surely_fits: ClassVar[int] = _FRAME_MAX
+    export_formats: ClassVar[Sequence[str]] = ("rabbitmq",)
 
     def __init__(self, options: RabbitMQOptions) -> None:
         super().__init__(options)
         self._lock = RLock()
         self._publishing = Link(options, "publish", self._restore_all)
         self._consuming: Link | None = None
-        self._version = objects.Version(3, 10)
+        self._version = made_of.Version(3, 10)
         self._declared = Topology()
         self._senders: list[RabbitMQSender] = []
         self._receivers: list[RabbitMQReceiver] = []
@@ -84,22 +91,55 @@ class RabbitMQDriver(Driver):
     @classmethod
     def declared_capabilities(cls) -> Sequence[tuple[str, Capabilities]]:
         return [
-            ("RabbitMQ 3.x", capabilities(objects.Version(3, 10))),
-            ("RabbitMQ 4.x", capabilities(objects.Version(4, 0))),
+            ("RabbitMQ 3.x", capabilities(made_of.Version(3, 10))),
+            ("RabbitMQ 4.x", capabilities(made_of.Version(4, 0))),
         ]
 
     def open(self) -> None:
         self._publishing.start()
-        self._version = objects.Version.of(self._publishing.server_properties)
+        self._version = made_of.Version.of(self._publishing.server_properties)
         self.capabilities = capabilities(self._version)
         self._waits = WaitQueues(self._publishing, self._version)
 
+    @property
+    def version(self) -> str:
+        told = self._publishing.server_properties
+        words = [told.get(name, "") for name in ("product", "version")]
+        return " ".join(word.decode(errors="replace") if isinstance(word, bytes) else str(word) for word in words)
+
     def declare(self, topology: Topology, create: bool) -> None:
-        objects.check(topology, self._version)
-        self._run(objects.declare(topology, self._version, create), "declare the topology", _DECLARE_SECONDS)
+        parts = made_of.parts_of(topology, self._version)
+        self._run(objects.declare(parts, create), "declare the topology", _DECLARE_SECONDS)
         if create:
             with self._lock:
                 self._declared = self._declared.merge(topology)
+
+    def assume(self, version: str | None) -> str:
+        self._version = made_of.NEWEST if version is None else made_of.Version.parse(version)
+        self.capabilities = capabilities(self._version)
+        return f"RabbitMQ {self._version.major}.{self._version.minor}"
+
+    def plan(self, topology: Topology, delays: Sequence[float] = ()) -> list[Part]:
+        made = made_of.parts_of(topology, self._version)
+        return made + made_of.retry_parts(topology, self._version, delays)
+
+    def inspect(self, parts: Sequence[Part]) -> list[Finding]:
+        found: list[Finding] = self._run(inspect(parts), "look at the topology", _DECLARE_SECONDS)
+        return found
+
+    def leftovers(self, topology: Topology, delays: Sequence[float]) -> list[Part]:
+        used = {part.name for part in made_of.retry_parts(topology, self._version, delays)}
+        found: list[Part] = self._run(objects.leftovers(topology, used), "look for wait queues", _DECLARE_SECONDS)
+        return found
+
+    def concerns(self, topology: Topology, delays: Sequence[float] = ()) -> list[Concern]:
+        self._check_open()
+        return concerns(self.options, self._version, self.plan(topology, delays))
+
+    def export(self, parts: Sequence[Part], format: str) -> str:
+        if format not in self.export_formats:
+            raise ConfigurationError(f"rabbitmq: no export as {format!r}; there is {', '.join(self.export_formats)}")
+        return definitions(parts, self.options.vhost)
 
     def check(self, message: Message, destination: Destination) -> None:
         super().check(message, destination)
@@ -214,20 +254,23 @@ class RabbitMQDriver(Driver):
         """After a reconnect: everything declared here, in case the broker came back without it."""
         for destination in self._declared:
             try:
-                yield from objects.declare(Topology(destination), self._version, True)
+                yield from self._declare_again(Topology(destination))
             except MessagingError as error:
                 log.error("RabbitMQ: %r could not be declared again: %s", destination.name, error)
+
+    def _declare_again(self, topology: Topology) -> Steps:
+        yield from objects.declare(made_of.parts_of(topology, self._version), True)
 
     def _restorer(self, source: Source) -> Callable[[], Steps]:
         def restore() -> Steps:
             destination = self._declared.get(source.destination.name)
             if isinstance(destination, Queue):
-                yield from objects.declare(Topology(destination), self._version, True)
+                yield from self._declare_again(Topology(destination))
             elif isinstance(destination, Topic) and source.subscription in destination.subscriptions:
                 only = Topic(
                     destination.name, source.subscription, ordered=destination.ordered, native=destination.native
                 )
-                yield from objects.declare(Topology(only), self._version, True)
+                yield from self._declare_again(Topology(only))
             else:
                 yield from objects.depth(source.name)
 

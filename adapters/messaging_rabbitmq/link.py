@@ -39,6 +39,9 @@ class LinkUser(ABC):
     def link_down(self, error: MessagingError | None) -> None:
         """The connection is gone. `error`: the broker refuses us, so that waiting will not help."""
 
+    def link_blocked(self) -> None:  # noqa: B027
+        """The broker takes no publishes for now (`Link.blocked`). Only publishers care."""
+
     def link_unblocked(self) -> None:  # noqa: B027
         """The broker takes publishes again. Only publishers care."""
 
@@ -313,6 +316,8 @@ class Link:
     def _on_blocked(self, _connection: FrameConnection, frame: Any) -> None:
         log.warning("RabbitMQ blocks publishing: %s", frame.method.reason)
         self.blocked = True
+        for user in list(self._users):
+            self._guard(user.link_blocked)
 
     def _on_unblocked(self, _connection: FrameConnection, _frame: Any) -> None:
         self.blocked = False

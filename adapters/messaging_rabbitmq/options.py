@@ -17,7 +17,8 @@ class RabbitMQOptions:
     tls: verify the broker against the system's certificates, or those in the file that SSL_CERT_FILE names.
     heartbeat: seconds after which a silent connection counts as lost. connect_timeout: seconds until an unreachable
     broker is an error; each of several hosts gets its share. reconnect_min, reconnect_max: seconds between attempts
-    to regain a lost connection, doubled each time.
+    to regain a lost connection, doubled each time. management: the URL of the management plugin, for `concerns` alone;
+    unless told, port 15672 of the first host, or 15671 with tls.
     """
 
     hosts: tuple[tuple[str, int | None], ...] = (("localhost", None),)
@@ -29,6 +30,7 @@ class RabbitMQOptions:
     connect_timeout: float = 10.0
     reconnect_min: float = 0.1
     reconnect_max: float = 5.0
+    management: str | None = None
 
     def __post_init__(self) -> None:
         if self.heartbeat < 1:
@@ -37,6 +39,10 @@ class RabbitMQOptions:
             raise ConfigurationError(f"connect_timeout must be a positive number, not {self.connect_timeout!r}")
         if not 0 < self.reconnect_min <= self.reconnect_max:
             raise ConfigurationError("reconnect_min must be positive and at most reconnect_max")
+        if self.management is not None and not self.management.startswith(("http://", "https://")):
+            raise ConfigurationError(
+                f"management must be a URL such as http://localhost:15672, not {self.management!r}"
+            )
 
     @property
     def vhost(self) -> str:

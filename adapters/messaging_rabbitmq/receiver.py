@@ -20,6 +20,7 @@ from messaging.delivery import Delivery
 from messaging.driver import Receiver
 from messaging.errors import BrokerUnavailable, Closed, MessagingError, UnsupportedCapability
 from messaging.options import ConsumerOptions
+from messaging.rejection import Rejection
 from messaging.topology import Source
 from messaging_rabbitmq import wire
 from messaging_rabbitmq.acks import TagWindow
@@ -38,6 +39,10 @@ _body_size = Struct(">Q").unpack_from
 _tag = Struct(">Q?").unpack_from
 _REOPEN_SECONDS = 0.5
 _CLOSE_SECONDS = 8.0
+
+_ORDERED_PREFETCH = 200
+"""Messages of an ordered source taken at a time, whatever the consumer's prefetch. RabbitMQ puts what comes back behind
+what came back before: a consumer that takes a part of that only, and gives it back, puts it behind the rest."""
 
 
 class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
@@ -60,7 +65,7 @@ class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
     ) -> None:
         self.source = source
         self._link = link
-        self._prefetch = min(options.prefetch, 65535)
+        self._prefetch = _ORDERED_PREFETCH if source.ordered else min(options.prefetch, 65535)
         self._copies = copies
         self._restore = restore
         self._on_closed = on_closed
@@ -125,15 +130,15 @@ class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
             self._requeued.extend(deliveries)  # type: ignore[arg-type]
             self._wake()
 
-    def reject(self, deliveries: Sequence[Delivery], reason: str) -> None:
+    def reject(self, deliveries: Sequence[Delivery], why: Rejection) -> None:
         self._check_open()
         current = self._current(deliveries)
         if self.source.dead_letter is None:
             for delivery in current:
-                log.warning("%s: message %s was rejected (%s) and is discarded", self.source, delivery.id, reason)
+                log.warning("%s: message %s was rejected (%s) and is discarded", self.source, delivery.id, why.reason)
             self.ack(current)
         else:
-            self._copies.dead_letter(current, reason)
+            self._copies.dead_letter(current, why)
 
     def extend(self, delivery: Delivery, seconds: float) -> None:
         raise UnsupportedCapability(

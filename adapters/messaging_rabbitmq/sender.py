@@ -18,8 +18,8 @@ from messaging_rabbitmq import wire
 from messaging_rabbitmq.confirms import Batch, Confirms, Entry, Route
 from messaging_rabbitmq.connection import FrameHandler
 from messaging_rabbitmq.link import Link, LinkUser
+from messaging_rabbitmq.parts import MAX_DELAY, WaitQueue, round_delay
 from messaging_rabbitmq.refusals import refused_by
-from messaging_rabbitmq.topology import MAX_DELAY, WaitQueue, round_delay
 from messaging_rabbitmq.waits import WaitQueues
 
 _REOPEN_SECONDS = 0.5
@@ -54,6 +54,7 @@ class RabbitMQSender(LinkUser, FrameHandler, Sender):
         self._ready = False
         self._preparing = False
         self._timer: Any = None
+        self._held = False
         link.submit(lambda: link.join(self))
 
     # -- any thread
@@ -105,7 +106,7 @@ class RabbitMQSender(LinkUser, FrameHandler, Sender):
                 batch.done(index, Closed(f"publish to {batch.route.destination!r}: the producer was closed meanwhile"))
 
     def _route(self, outgoing: Outgoing) -> Route:
-        destination = outgoing.destination
+        destination = outgoing.only or outgoing.destination  # a subscription is a queue
         topic = isinstance(destination, Topic)
         key = (topic, destination.name, outgoing.delay, outgoing.mandatory)
         route = self._routes.get(key)
@@ -135,7 +136,11 @@ class RabbitMQSender(LinkUser, FrameHandler, Sender):
     def link_down(self, error: MessagingError | None) -> None:
         self._take_back()
 
+    def link_blocked(self) -> None:
+        self._tell_blocked()
+
     def link_unblocked(self) -> None:
+        self._tell_blocked()
         self._write()
 
     def frame(self, kind: int, data: bytes, start: int, stop: int) -> bool:
@@ -150,6 +155,8 @@ class RabbitMQSender(LinkUser, FrameHandler, Sender):
             self._waiting.extendleft(reversed(vanished))
             vanished.clear()
             self._write()
+        if self._held:
+            self._tell_blocked()
         if self._draining:
             self._check_idle()
 
@@ -193,6 +200,17 @@ class RabbitMQSender(LinkUser, FrameHandler, Sender):
         channel, self._channel = self._channel, None
         self._link.let_go(channel)
         self._waiting.extendleft(reversed(self._confirms.restart()))
+        self._tell_blocked()
+
+    def _tell_blocked(self) -> None:
+        """What was written when the broker stopped reading waits as well as what was not."""
+        held = self._link.blocked and bool(self._waiting or self._confirms)
+        if held != self._held:
+            self._held = held
+            if held:
+                self.waits.begin("blocked", "RabbitMQ is short of memory or disk")
+            else:
+                self.waits.end("blocked")
 
     def _pump(self) -> None:
         self._woken = False
@@ -211,7 +229,10 @@ class RabbitMQSender(LinkUser, FrameHandler, Sender):
         link, waiting = self._link, self._waiting
         connection = link.connection
         channel = self._channel
-        if not self._ready or link.blocked or not waiting or connection is None or channel is None:
+        if link.blocked:
+            self._tell_blocked()
+            return
+        if not self._ready or not waiting or connection is None or channel is None:
             return
         number, frame_max, waits, confirms = channel.channel_number, connection.frame_max, self._waits, self._confirms
         frames: list[bytes] = []
@@ -277,6 +298,7 @@ class RabbitMQSender(LinkUser, FrameHandler, Sender):
             late.append(waiting.popleft())
         for batch, index in late:
             batch.done(index, self._timeout_error(batch, index))
+        self._tell_blocked()
         self._arm()
         self._check_idle()
 
@@ -315,4 +337,5 @@ class RabbitMQSender(LinkUser, FrameHandler, Sender):
         for batch, index in self._waiting:
             batch.done(index, self._timeout_error(batch, index))
         self._waiting.clear()
+        self._tell_blocked()
         ended.set()

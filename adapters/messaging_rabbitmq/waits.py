@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from messaging_rabbitmq.flow import Finished
 from messaging_rabbitmq.link import Link
-from messaging_rabbitmq.topology import Version, WaitQueue, declare_wait_queue
+from messaging_rabbitmq.parts import Version, WaitQueue
+from messaging_rabbitmq.topology import declare_wait_queue
 
 Prepared = Callable[[BaseException | None], None]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from messaging.errors import BrokerUnavailable, MessageTooLarge, MessagingError, PublishFailed, SettleFailed
-from messaging_sqs.errors import code_of, refusal, translate
+from messaging_sqs.errors import code_of, is_throttling, refusal, translate
 
 BATCH = 10
 """Entries in one call (SQS and SNS quotas)."""
@@ -20,7 +20,9 @@ Outcomes = list[MessagingError | None]
 
 def publish_failure(code: str, text: str, doing: str, sender_fault: bool) -> MessagingError:
     """The error of one entry of a send or publish batch."""
-    return refusal(code, text, doing) if sender_fault else BrokerUnavailable(f"{doing}: {code}: {text}")
+    if sender_fault or is_throttling(code):
+        return refusal(code, text, doing)
+    return BrokerUnavailable(f"{doing}: {code}: {text}")
 
 
 def call_batch(call: Call, entries: Sequence[dict[str, Any]], doing: str, failure: Failure) -> Outcomes:

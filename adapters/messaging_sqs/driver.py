@@ -8,20 +8,27 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from messaging.capabilities import Capabilities, emulated, native, unsupported
+from messaging.concerns import Concern
 from messaging.driver import Driver, Receiver, Sender
-from messaging.errors import BrokerUnavailable, Closed, MessagingError, UnsupportedCapability
+from messaging.errors import BrokerUnavailable, Closed, ConfigurationError, MessagingError, UnsupportedCapability
 from messaging.message import Message
 from messaging.options import ConsumerOptions, ProducerOptions
+from messaging.plan import Finding, Part
 from messaging.topology import Destination, Source, Topic, Topology
 from messaging_sqs.batch import Outcomes, call_batch
 from messaging_sqs.clients import Clients
+from messaging_sqs.cloudformation import cloudformation
+from messaging_sqs.concerns import concerns
 from messaging_sqs.directory import Directory
 from messaging_sqs.errors import DENIED, code_of, lease_lost, translate
+from messaging_sqs.inspection import inspect
 from messaging_sqs.naming import queue_name
-from messaging_sqs.options import MAX_DELAY, SQS_MESSAGE_BYTES, SQSOptions
+from messaging_sqs.options import MAX_DELAY, MAX_VISIBILITY, SQS_MESSAGE_BYTES, SQSOptions
+from messaging_sqs.parts import check_native, parts_of
 from messaging_sqs.receiver import SQSReceiver
 from messaging_sqs.sender import SQSSender, encode_for, size_limit
-from messaging_sqs.topology import TopologyBuilder, check_native
+from messaging_sqs.terraform import terraform
+from messaging_sqs.topology import TopologyBuilder
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -57,6 +64,7 @@ class SQSDriver(Driver):
 
     name: ClassVar[str] = "sqs"
     Options: ClassVar[type[Any]] = SQSOptions
+    export_formats: ClassVar[Sequence[str]] = ("terraform", "cloudformation")
     options: SQSOptions
     clients: Clients
     directory: Directory
@@ -68,6 +76,7 @@ class SQSDriver(Driver):
         self._open: list[Sender | Receiver] = []
         self._opened = False
         self._closed = False
+        self._server = ""
 
     @classmethod
     def declared_capabilities(cls) -> Sequence[tuple[str, Capabilities]]:
@@ -94,6 +103,11 @@ class SQSDriver(Driver):
             text = f"{_NO_SNS}: {why}; use queues, or give sns_endpoint_url"
             self.capabilities = _without_sns(self.capabilities, text)
 
+    @property
+    def version(self) -> str:
+        """SQS has none. An emulator's HTTP server names itself."""
+        return f"SQS ({self._server})" if self._server else "SQS"
+
     def declare(self, topology: Topology, create: bool) -> None:
         self._check_open("declare")
         for destination in topology:
@@ -101,6 +115,33 @@ class SQSDriver(Driver):
                 self.capabilities.require("topics", self.name)
         check_native(topology)
         self._builder.declare(topology, create)
+
+    def assume(self, version: str | None) -> str:
+        if version is not None:
+            raise ConfigurationError(f"SQS has no versions, so it cannot be {version!r}: leave that out")
+        return "SQS and SNS"
+
+    def plan(self, topology: Topology, delays: Sequence[float] = ()) -> list[Part]:
+        for delay in delays:
+            if delay > MAX_VISIBILITY:
+                raise UnsupportedCapability(f"a retry after {delay:g} s: SQS can wait {MAX_VISIBILITY} s at most")
+        return parts_of(topology, self.aws_name)
+
+    def inspect(self, parts: Sequence[Part]) -> list[Finding]:
+        self._check_open("inspect")
+        return inspect(self.clients, self.directory, parts)
+
+    def concerns(self, topology: Topology, delays: Sequence[float] = ()) -> list[Concern]:
+        self._check_open("concerns")
+        possible = [delay for delay in delays if delay <= MAX_VISIBILITY]
+        parts = self.plan(topology, possible)
+        no_sns = None if self.capabilities.topics else self.capabilities.topics.how
+        return concerns(self.directory, parts, delays, self.options.max_message_bytes, no_sns)
+
+    def export(self, parts: Sequence[Part], format: str) -> str:
+        if format not in self.export_formats:
+            raise ConfigurationError(f"sqs: no export as {format!r}; there is {', '.join(self.export_formats)}")
+        return terraform(parts) if format == "terraform" else cloudformation(parts)
 
     def check(self, message: Message, destination: Destination) -> None:
         # Attributes count too. Far from the limit there is no need to encode for it: JSON and base64 at most
@@ -153,7 +194,8 @@ class SQSDriver(Driver):
     def ping(self) -> None:
         self._check_open("ping")
         try:
-            self.clients.control.list_queues(MaxResults=1)
+            answer = self.clients.control.list_queues(MaxResults=1)
+            self._server = answer["ResponseMetadata"]["HTTPHeaders"].get("server", "")
         except Exception as error:
             # Whoever is told that listing is denied has reached AWS with good credentials.
             if code_of(error) not in DENIED:

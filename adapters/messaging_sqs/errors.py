@@ -45,10 +45,14 @@ _PASSING = frozenset(
         "InternalError",
         "InternalFailure",
         "OverLimit",
-        "RequestThrottled",
         "RequestTimeout",
-        "RequestLimitExceeded",
         "ServiceUnavailable",
+    }
+)
+_THROTTLED = frozenset(
+    {
+        "RequestThrottled",
+        "RequestLimitExceeded",
         "Throttled",
         "ThrottledException",
         "Throttling",
@@ -72,12 +76,20 @@ _NO_CREDENTIALS = (
 """None found, or those of a role, a program or a login cannot be had any more."""
 
 
+class Throttled(BrokerUnavailable):
+    """AWS is asked more often than it allows."""
+
+
 def code_of(error: BaseException) -> str:
     """AWS's error code, without the old `AWS.SimpleQueueService.` in front; empty when it is no answer of AWS."""
     if not isinstance(error, boto.ClientError):
         return ""
     code = str(error.response.get("Error", {}).get("Code", ""))
     return code if code in MISSING else code.removeprefix("AWS.SimpleQueueService.")
+
+
+def is_throttling(code: str) -> bool:
+    return code.removeprefix("AWS.SimpleQueueService.") in _THROTTLED
 
 
 def _status(error: boto.ClientError) -> int:
@@ -115,6 +127,8 @@ def refusal(code: str, text: str, doing: str, status: int = 400) -> MessagingErr
         return AuthenticationFailed(f"{said}; check access_key, secret_key, session_token and the clock")
     if code in DENIED:
         return AuthenticationFailed(f"{said}; allow the action in the IAM or queue policy")
+    if is_throttling(code):
+        return Throttled(said)
     if code in _PASSING or status >= 500:
         return BrokerUnavailable(said)
     if code in ("QueueDeletedRecently", "PurgeQueueInProgress"):

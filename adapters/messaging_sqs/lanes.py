@@ -64,6 +64,7 @@ class Lane:
         self.limit = limit
         self.resume_at = 0.0
         self.failures = 0
+        self.throttled = False
         self.queued = False
         self._groups: dict[str | None, deque[Pending]] = {}
         self._ready: deque[str | None] = deque()

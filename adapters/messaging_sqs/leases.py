@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from threading import Condition, Lock
 from typing import Any
 
-from messaging.delivery import Delivery, Settler
+from messaging.delivery import PlainDelivery, Settler
 from messaging.message import Message
 from messaging.topology import Source
 from messaging_sqs.encoding import decode
@@ -33,7 +33,7 @@ class Lease:
         self.after: Callable[[], None] | None = None
 
 
-class SQSDelivery(Delivery):
+class SQSDelivery(PlainDelivery):
     """A message of ReceiveMessage; decoded at first use. `native` is boto3's dict."""
 
     __slots__ = ("lease",)

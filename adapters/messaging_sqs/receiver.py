@@ -20,14 +20,15 @@ from messaging.errors import (
 )
 from messaging.options import ConsumerOptions
 from messaging.patterns import MATCH_ALL, matcher
+from messaging.rejection import Rejection
 from messaging.topology import Source
 from messaging_sqs.batch import BATCH
 from messaging_sqs.errors import translate, whole_seconds
 from messaging_sqs.heartbeat import Heartbeat
 from messaging_sqs.leases import Lease, Leases, SQSDelivery
 from messaging_sqs.options import MAX_VISIBILITY
+from messaging_sqs.parts import native_visibility
 from messaging_sqs.settlements import Settlements
-from messaging_sqs.topology import native_visibility
 
 if TYPE_CHECKING:
     from messaging_sqs.driver import SQSDriver
@@ -120,13 +121,13 @@ class SQSReceiver(Receiver):
         if delay:
             self._report_lost("nack", [lease for lease in mine if lease.lost])
 
-    def reject(self, deliveries: Sequence[Delivery], reason: str) -> None:
+    def reject(self, deliveries: Sequence[Delivery], why: Rejection) -> None:
         with self._leases.lock:
             self._check_open("reject")
             for delivery in deliveries:
                 assert isinstance(delivery, SQSDelivery)
                 if self._settle(delivery.lease):
-                    self._settlements.reject(delivery, reason)
+                    self._settlements.reject(delivery, why)
         self._report_lost("reject", [lease for lease in map(_lease, deliveries) if lease.lost])
 
     def extend(self, delivery: Delivery, seconds: float) -> None:

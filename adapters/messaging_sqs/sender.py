@@ -27,7 +27,7 @@ from messaging.options import ProducerOptions
 from messaging.topology import Destination, Topic
 from messaging_sqs.batch import Outcomes, call_batch, publish_failure
 from messaging_sqs.encoding import Encoded, carries, encode
-from messaging_sqs.errors import whole_seconds
+from messaging_sqs.errors import Throttled, whole_seconds
 from messaging_sqs.lanes import Lane, Pending, Report
 from messaging_sqs.naming import group_id
 from messaging_sqs.options import MAX_DELAY, SNS_MESSAGE_BYTES
@@ -71,7 +71,7 @@ class SQSSender(Sender):
             thread.start()
 
     def send(self, messages: Sequence[Message], outgoing: Outgoing, done: Done) -> None:
-        destination = outgoing.destination
+        destination = outgoing.destination if outgoing.only is None else outgoing.only.queue
         delay = check_outgoing(outgoing)
         report = Report(destination.name, done)
         pending = [self._pending(message, destination, delay, report, i) for i, message in enumerate(messages)]
@@ -134,7 +134,7 @@ class SQSSender(Sender):
         while (work := self._next()) is not None:
             lane, batch = work
             try:
-                outcomes = self._transmit(lane, batch)
+                outcomes = self._transmit(lane, batch) if batch else []
             except Exception as error:
                 failed = PublishFailed(f"publish to {lane.name!r}: {error!r}")
                 failed.__cause__ = error
@@ -142,7 +142,7 @@ class SQSSender(Sender):
             self._settle(lane, batch, outcomes)
 
     def _next(self) -> tuple[Lane, list[Pending]] | None:
-        """Waits for a batch. None when the sender has stopped."""
+        """Waits for a batch, which is empty when all that was throttled is over. None when the sender has stopped."""
         with self._lock:
             while not self._stopped:
                 now = time.monotonic()
@@ -158,7 +158,7 @@ class SQSSender(Sender):
                         self._active.append(lane)
                     else:
                         lane.queued = False
-                    if batch:
+                    if batch or lane.throttled:
                         return lane, batch
                 self._work.wait(None if earliest is None else earliest - now)
             return None
@@ -200,7 +200,12 @@ class SQSSender(Sender):
                 again.append(message)
         again.reverse()
         reports.reverse()
+        throttled = any(isinstance(outcome, Throttled) for outcome in outcomes)
         with self._lock:
+            changed = lane.throttled != throttled
+            if changed:
+                lane.throttled = throttled
+                self.waits.note("throttled", throttled, f"AWS takes no more for {lane.name!r} just now")
             if again:
                 lane.failures += 1
                 pause = min(_FIRST_BACKOFF * 2 ** min(lane.failures - 1, 10), _LONGEST_BACKOFF)
@@ -211,6 +216,8 @@ class SQSSender(Sender):
             lane.give_back(batch, [m for m in again if not m.finished])
             self._activate(lane, 1)
             reports = self._finish(reports)
+        if changed:
+            self.waits.tell()
         _tell(reports)
 
     def _finish(self, reports: Reports) -> Reports:

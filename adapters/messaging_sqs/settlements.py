@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from messaging.dead_letter import dead_letter_copy
 from messaging.errors import BrokerUnavailable, LeaseLost, MessageTooLarge, MessagingError, SettleFailed
 from messaging.message import Message
+from messaging.rejection import Rejection
 from messaging.topology import Queue, Source
 from messaging_sqs.batch import BATCH, Outcomes, call_batch, publish_failure, settle_error
 from messaging_sqs.errors import lease_lost, whole_seconds
@@ -34,13 +35,15 @@ _PATIENCE = 120.0
 class Settlement:
     """One thing to carry out. `due`: for a release, when the message may be seen again, on the monotonic clock."""
 
-    __slots__ = ("delivery", "due", "fields", "lease", "reason", "retry_at", "since", "tries")
+    __slots__ = ("delivery", "due", "fields", "lease", "retry_at", "since", "tries", "why")
 
-    def __init__(self, lease: Lease, due: float = 0.0, delivery: SQSDelivery | None = None, reason: str = "") -> None:
+    def __init__(
+        self, lease: Lease, due: float = 0.0, delivery: SQSDelivery | None = None, why: Rejection | None = None
+    ) -> None:
         self.lease = lease
         self.due = due
         self.delivery = delivery
-        self.reason = reason
+        self.why = why or Rejection()
         self.fields: dict[str, Any] | None = None
         self.since = time.monotonic()
         self.tries = 0
@@ -112,10 +115,10 @@ class Settlements:
         for other in self._leases.lose(lease):
             self.release(other, 0.0)
 
-    def reject(self, delivery: SQSDelivery, reason: str) -> None:
+    def reject(self, delivery: SQSDelivery, why: Rejection) -> None:
         """Copy to the dead-letter queue, then delete."""
         self._pending += 1
-        self._rejects.append(Settlement(delivery.lease, delivery=delivery, reason=reason))
+        self._rejects.append(Settlement(delivery.lease, delivery=delivery, why=why))
         self._work.notify()
 
     def flush(self, timeout: float) -> bool:
@@ -256,7 +259,7 @@ class Settlements:
             for settlement in batch:
                 _log.warning(
                     "%s has no dead-letter queue: message %s is discarded: %s",
-                    self._source, settlement.delivery and settlement.delivery.id, settlement.reason,
+                    self._source, settlement.delivery and settlement.delivery.id, settlement.why.reason,
                 )  # fmt: skip
             return [None] * len(batch)
         doing = f"reject to {queue.name!r}"
@@ -286,10 +289,10 @@ class Settlements:
         return call_batch(lambda es: sqs.send_message_batch(QueueUrl=url, Entries=es), entries, doing, publish_failure)
 
     def _copy(self, settlement: Settlement, queue: Queue) -> dict[str, Any]:
-        delivery, reason = settlement.delivery, settlement.reason
+        delivery, why = settlement.delivery, settlement.why
         assert delivery is not None
         limit = self._driver.options.max_message_bytes
-        message: Message = dead_letter_copy(delivery, reason)
+        message: Message = dead_letter_copy(delivery, why)
         if queue.ordered and not message.key:
             message.key = delivery.id
         try:
@@ -297,7 +300,10 @@ class Settlements:
         except MessageTooLarge:
             # A message at the limit has no room for more headers: what is in it counts more than why it is there.
             _log.warning(
-                "%s: message %s is dead-lettered without headers for lack of room: %s", queue.name, delivery.id, reason
+                "%s: message %s is dead-lettered without headers for lack of room: %s",
+                queue.name,
+                delivery.id,
+                why.reason,
             )
             message.headers = delivery.headers
             encoded = encode_for(message, queue, limit)

@@ -6,30 +6,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from messaging.errors import ConfigurationError, DestinationNotFound, TopologyError
-from messaging.topology import Queue, Source, Subscription, Topic, Topology, sources_of
+from messaging.errors import DestinationNotFound, TopologyError
+from messaging.topology import Source, Subscription, Topic, Topology, sources_of
 from messaging_sqs.clients import Clients
 from messaging_sqs.directory import Directory
 from messaging_sqs.errors import MISSING, code_of, translate
-from messaging_sqs.filters import filter_policy
 from messaging_sqs.naming import queue_name
-
-_MAX_RECEIVES = 1000
-"""The broker's own dead-lettering, a backstop for consumers that die again and again: the most that SQS allows."""
-
-_DEAD_LETTER_RETENTION = "1209600"
-"""14 days, the most there is. A standard queue's dead letter keeps the time of its first send, so this must be long."""
+from messaging_sqs.parts import FIFO, FILTER, POLICY, RAW, REDRIVE, queue_parts, subscription_part, topic_part
 
 _POLICY_VERSION = "2012-10-17"
-
-_QUEUE_OPTIONS: Mapping[str, tuple[str, type]] = {
-    "visibility": ("VisibilityTimeout", int),
-    "retention": ("MessageRetentionPeriod", int),
-    "kms_key": ("KmsMasterKeyId", str),
-    "max_receives": ("", int),
-    "high_throughput": ("", bool),
-}
-_TOPIC_OPTIONS: Mapping[str, tuple[str, type]] = {"kms_key": ("KmsMasterKeyId", str)}
 
 
 class TopologyBuilder:
@@ -64,33 +49,21 @@ class TopologyBuilder:
 
     def _declare_queue(self, source: Source, create: bool, policy: str = "") -> str:
         """Makes sure of a queue and its dead-letter queue; returns its URL. policy: of the queue, if it is made."""
-        holder = source.subscription or source.destination
-        options = _native(holder, _QUEUE_OPTIONS)
-        name = self.name_of(source.name, source.ordered)
-        if not create and self._directory.find_queue(name) is None:  # before its dead-letter queue is missed
-            raise self._missing(name, source.name, source.ordered)
-        redrive: dict[str, Any] | None = None
-        if source.dead_letter is not None:
-            keep = {"MessageRetentionPeriod": _DEAD_LETTER_RETENTION}
-            if "kms_key" in options:
-                keep["KmsMasterKeyId"] = options["kms_key"]
-            dead = self.name_of(source.dead_letter.name, source.ordered)
-            url = self._find_or_create(dead, source.dead_letter.name, source.ordered, keep, create, {})
+        dead_letters, part = queue_parts(source, self.name_of)
+        if not create and self._directory.find_queue(part.name) is None:  # before its dead-letter queue is missed
+            raise self._missing(part.name, source.name, source.ordered)
+        attributes: dict[str, Any] = {k: v for k, v in part.settings.items() if k not in (POLICY, FIFO)}
+        if dead_letters is not None:
+            assert source.dead_letter is not None
+            keep = {k: v for k, v in dead_letters.settings.items() if k != FIFO}
+            url = self._find_or_create(dead_letters.name, source.dead_letter.name, source.ordered, keep, create, {})
             arn = self._directory.queue_attributes(url)["QueueArn"]
-            redrive = {"deadLetterTargetArn": arn, "maxReceiveCount": options.get("max_receives", _MAX_RECEIVES)}
-        wanted = {aws: str(options[name]) for name, (aws, _) in _QUEUE_OPTIONS.items() if aws and name in options}
-        if options.get("high_throughput"):
-            if not source.ordered:
-                raise ConfigurationError(f"{source}: native option 'high_throughput' is for ordered queues only")
-            wanted |= {"DeduplicationScope": "messageGroup", "FifoThroughputLimit": "perMessageGroupId"}
-        checked: dict[str, Any] = {**wanted}
-        if not source.name.endswith("--dlq"):
-            checked["RedrivePolicy"] = redrive
-        if redrive is not None:
-            wanted["RedrivePolicy"] = json.dumps(redrive)
+            receives = part.settings[REDRIVE]["maxReceiveCount"]
+            attributes[REDRIVE] = {"deadLetterTargetArn": arn, "maxReceiveCount": receives}
+        wanted = {k: json.dumps(v) if k == REDRIVE else v for k, v in attributes.items() if v is not None}
         if policy:
-            wanted["Policy"] = policy
-        return self._find_or_create(name, source.name, source.ordered, wanted, create, checked)
+            wanted[POLICY] = policy
+        return self._find_or_create(part.name, source.name, source.ordered, wanted, create, attributes)
 
     def _find_or_create(
         self,
@@ -128,8 +101,8 @@ class TopologyBuilder:
         return DestinationNotFound(f"SQS queue {name!r} does not exist, and creating is switched off")
 
     def _declare_topic(self, topic: Topic, create: bool) -> None:
-        name = self.name_of(topic.name, topic.ordered)
-        options = _native(topic, _TOPIC_OPTIONS)
+        part = topic_part(topic, self.name_of)
+        name = part.name
         arn = self._directory.find_topic(name)
         if arn is None:
             twin = self.name_of(topic.name, not topic.ordered)
@@ -137,15 +110,12 @@ class TopologyBuilder:
                 raise _differs(name, f"it exists as {twin!r}, {'not ordered' if topic.ordered else 'ordered'}")
             if not create:
                 raise DestinationNotFound(f"SNS topic {name!r} does not exist, and creating is switched off")
-            attributes = {"KmsMasterKeyId": options["kms_key"]} if "kms_key" in options else {}
-            if topic.ordered:
-                attributes |= {"FifoTopic": "true", "ContentBasedDeduplication": "false"}
             try:
-                arn = self._clients.sns.create_topic(Name=name, Attributes=attributes)["TopicArn"]
+                arn = self._clients.sns.create_topic(Name=name, Attributes=dict(part.settings))["TopicArn"]
             except Exception as error:
                 raise translate(error, f"create SNS topic {name!r}") from error
             self._directory.learn_topic(name, arn)
-        subscribed = self._subscriptions(arn) if topic.subscriptions else {}
+        subscribed = subscriptions(self._clients, arn) if topic.subscriptions else {}
         for subscription in topic.subscriptions:
             self._declare_subscription(topic, subscription, arn, subscribed, create)
 
@@ -160,13 +130,13 @@ class TopologyBuilder:
         url = self._declare_queue(source, create, json.dumps({"Version": _POLICY_VERSION, "Statement": statements}))
         attributes = self._directory.queue_attributes(url)
         queue_arn = attributes["QueueArn"]
-        policy = filter_policy(subscription.pattern)
+        part = subscription_part(source, self.name_of)
         sns = self._clients.sns
         try:
             known = subscribed.get(queue_arn)
             if known is not None:
                 there = sns.get_subscription_attributes(SubscriptionArn=known)["Attributes"]
-                self._compare_subscription(source, there, policy)
+                self._compare_subscription(source, there, part.settings.get(FILTER))
             elif not create:
                 raise DestinationNotFound(
                     f"{source}: SQS queue {queue_arn} is not subscribed to {topic_arn}, and creating is switched off"
@@ -174,7 +144,7 @@ class TopologyBuilder:
             if create:
                 self._allow(url, attributes, topic_arn)
             if known is None:
-                wanted = {"RawMessageDelivery": "true"} | ({"FilterPolicy": policy} if policy else {})
+                wanted = {name: part.settings[name] for name in (RAW, FILTER) if name in part.settings}
                 sns.subscribe(
                     TopicArn=topic_arn,
                     Protocol="sqs",
@@ -200,23 +170,10 @@ class TopologyBuilder:
         statements = policy.setdefault("Statement", [])
         if not isinstance(statements, list):
             statements = policy["Statement"] = [statements]
-        if any(s.get("Condition") == statement["Condition"] and s.get("Effect") == "Allow" for s in statements):
+        if allows(policy, topic_arn):
             return
         statements[:] = [s for s in statements if s.get("Sid") != "messaging"] + [statement]
         self._clients.control.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
-
-    def _subscriptions(self, topic_arn: str) -> dict[str, str]:
-        """The subscription ARN for each subscribed queue ARN."""
-        try:
-            pages = self._clients.sns.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic_arn)
-            return {
-                s["Endpoint"]: s["SubscriptionArn"]
-                for page in pages
-                for s in page.get("Subscriptions", [])
-                if s.get("Protocol") == "sqs"
-            }
-        except Exception as error:
-            raise translate(error, f"look at the subscriptions of {topic_arn}") from error
 
     def _delete_topic(self, topic: Topic) -> None:
         name = self.name_of(topic.name, topic.ordered)
@@ -226,7 +183,7 @@ class TopologyBuilder:
         sns = self._clients.sns
         try:
             # AWS drops subscriptions with their topic; emulators keep them, and a topic of that name finds them again.
-            for subscription in self._subscriptions(arn).values():
+            for subscription in subscriptions(self._clients, arn).values():
                 sns.unsubscribe(SubscriptionArn=subscription)
             sns.delete_topic(TopicArn=arn)
         except Exception as error:
@@ -258,33 +215,26 @@ def _statement(queue_arn: str, topic_arn: str) -> dict[str, Any]:
     }
 
 
-def check_native(topology: Topology) -> None:
-    """Raises ConfigurationError for a native option that this adapter does not have, before anything is made."""
-    for destination in topology:
-        if isinstance(destination, Queue):
-            _native(destination, _QUEUE_OPTIONS)
-        else:
-            _native(destination, _TOPIC_OPTIONS)
-            for subscription in destination.subscriptions:
-                _native(subscription, _QUEUE_OPTIONS)
+def subscriptions(clients: Clients, topic_arn: str) -> dict[str, str]:
+    """The subscription ARN for each queue ARN that is subscribed to a topic."""
+    try:
+        pages = clients.sns.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic_arn)
+        return {
+            s["Endpoint"]: s["SubscriptionArn"]
+            for page in pages
+            for s in page.get("Subscriptions", [])
+            if s.get("Protocol") == "sqs"
+        }
+    except Exception as error:
+        raise translate(error, f"look at the subscriptions of {topic_arn}") from error
 
 
-def native_visibility(source: Source) -> int | None:
-    """The lease that a queue or subscription was declared with, in seconds."""
-    holder = source.subscription or source.destination
-    value = holder.native.get("sqs", {}).get("visibility")
-    return None if value is None else int(value)
-
-
-def _native(holder: Queue | Topic | Subscription, known: Mapping[str, tuple[str, type]]) -> Mapping[str, Any]:
-    options = holder.native.get("sqs", {})
-    for name, value in options.items():
-        if name not in known:
-            raise ConfigurationError(f"{holder}: unknown native option {name!r} for sqs; known: {', '.join(known)}")
-        kind = known[name][1]
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise ConfigurationError(f"{holder}: native option {name!r} for sqs must be {kind.__name__}, not {value!r}")
-    return options
+def allows(policy: Mapping[str, Any], topic_arn: str) -> bool:
+    """Whether a queue's policy lets the topic send to it, in our words."""
+    statements = policy.get("Statement", [])
+    condition = {"ArnEquals": {"aws:SourceArn": topic_arn}}
+    several = statements if isinstance(statements, list) else [statements]
+    return any(s.get("Condition") == condition and s.get("Effect") == "Allow" for s in several)
 
 
 def _compare(name: str, there: Mapping[str, str], wanted: Mapping[str, Any]) -> None:
