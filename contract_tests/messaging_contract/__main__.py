@@ -1,4 +1,8 @@
-"""`python -m messaging_contract`: runs the contract suite against brokers, lists its clauses, tries its saboteurs."""
+"""`python -m messaging_contract`: runs the contract suite against brokers, lists its clauses, tries its saboteurs.
+
+`python -m messaging_contract soak` runs producers and consumers under faults instead, and accounts for every message.
+`python -m messaging_contract model` drives a broker and a model of it side by side (docs/model-test.md).
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,14 @@ from pathlib import Path
 import pytest
 
 from messaging.errors import ConfigurationError
-from messaging_contract import parallel
+from messaging_contract import parallel, safe_run
 from messaging_contract.anchors import coverage
 from messaging_contract.brokers import Settings, check_target
 from messaging_contract.clauses import all_clauses
-from messaging_contract.report import check_path, describe
+from messaging_contract.deadline import hung
+from messaging_contract.journal import Journal
+from messaging_contract.report import check_path
+from messaging_contract.report_json import describe
 from messaging_contract.session import ContractSession
 
 _HERE = Path(__file__).parent
@@ -24,24 +31,49 @@ _HERE = Path(__file__).parent
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 when every clause held on every broker that was run."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["soak"]:
+        from messaging_contract.soak import command
+
+        return command.main(given[1:])
+    if given[:1] == ["model"]:
+        from messaging_contract.model.command import main as model
+
+        return model(given[1:])
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     if options.json and not options.list:
         parser.error("--json goes with --list; the results as JSON are --report FILE.json")
+    if options.markdown and (not options.list or options.json):
+        parser.error("--markdown goes with --list alone; the results as Markdown are --report FILE.md")
+    if options.markdown:
+        from messaging_contract.coverage_page import coverage_page
+
+        print(coverage_page(), end="")
+        return 0
     if options.list:
         return _list(options.json)
     if options.saboteurs:
         from messaging_contract.saboteurs.hunt import hunt
 
-        return hunt(options.k)
+        return hunt(options.k, options.database or os.environ.get("MESSAGING_DATABASE"))
+    if (options.strict or options.dry_run or options.delay) and not options.safe:
+        parser.error("--strict, --dry-run and --delay go with --safe")
+    if options.safe and (options.jobs > 1 or options.part):
+        parser.error("--safe runs one clause at a time, to be no burden: leave -j and --part away")
     reports = [Path(name) for name in options.report]
     try:
         for path in reports:
             check_path(path)
         for target in options.broker:
             check_target(target)
-        settings = Settings.of(options.broker, options.containers, options.require, os.environ)
-        session = ContractSession(settings, reports, *_part(options.part))
+        settings = Settings.of(options.broker, options.containers, options.require, os.environ, options.database)
+        if options.safe and options.dry_run:
+            return safe_run.dry_run(settings)
+        if options.safe:
+            return safe_run.run(settings, reports, _pytest_arguments(options), options.delay, options.strict)
+        journal = Journal(Path(options.journal)) if options.journal else None
+        session = ContractSession(settings, reports, *_part(options.part), options.deadline, journal)
     except (ValueError, ConfigurationError) as error:
         parser.error(str(error))
     one = options.exitfirst or options.verbose or options.part
@@ -52,6 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
         if one:
             parser.error("-x, -v and --part are for one broker at a time: leave -j away, or say -j 1")
         chosen = ["-k", options.k] if options.k else []
+        chosen += ["--deadline", str(options.deadline)] if options.deadline else []
         return parallel.run(settings, jobs, chosen, all_clauses(), reports, partial(print, flush=True))
     return int(pytest.main(_pytest_arguments(options), plugins=[session]))
 
@@ -114,8 +147,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--containers", metavar="NAMES", help="brokers to start, such as rabbitmq,kafka,sqs (MESSAGING_CONTAINERS)"
     )
+    parser.add_argument("--require", action="store_true", help="what is not there is a failure (MESSAGING_REQUIRE=1)")
     parser.add_argument(
-        "--require", action="store_true", help="a broker that is not there is a failure (MESSAGING_REQUIRE=1)"
+        "--database",
+        metavar="URL",
+        help="for the clauses about the patterns on SQL, as SQLAlchemy takes it; a temporary SQLite unless told "
+        "(MESSAGING_DATABASE)",
     )
     parser.add_argument("-k", metavar="EXPRESSION", help="only clauses whose id matches, as in pytest")
     parser.add_argument("-x", "--exitfirst", action="store_true", help="stop at the first failure")
@@ -129,13 +166,43 @@ def _parser() -> argparse.ArgumentParser:
         "here are started more than once when there are enough, each for a part of the clauses",
     )
     parser.add_argument("--part", default="", metavar="I/N", help="only the I-th of N parts of the clauses")
+    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="no clause may take longer than this")
+    parser.add_argument("--journal", help=argparse.SUPPRESS)  # from one process to the one that goes on for it
     parser.add_argument("-v", "--verbose", action="store_true", help="a line a clause")
-    parser.add_argument("--report", action="append", default=[], metavar="FILE", help=".md, .json, .html (repeatable)")
+    parser.add_argument(
+        "--report",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help=".md, .json, .html, or .xml for JUnit (repeatable)",
+    )
+    parser.add_argument(
+        "--safe",
+        action="store_true",
+        help="for a cluster that others use: break nothing, send little, leave nothing "
+        "behind, and tell what its settings do not uphold",
+    )
+    parser.add_argument("--strict", action="store_true", help="with --safe: such a setting is a failure too")
+    parser.add_argument("--dry-run", action="store_true", help="with --safe: only tell what would be made")
+    parser.add_argument(
+        "--delay",
+        action="append",
+        type=float,
+        default=[],
+        metavar="SECONDS",
+        help="with --safe: also look at what a retry after so long needs (repeatable)",
+    )
     parser.add_argument("--list", action="store_true", help="show the clauses and what they cover, and stop")
     parser.add_argument("--json", action="store_true", help="with --list: for machines")
+    parser.add_argument("--markdown", action="store_true", help="with --list: docs/contract.md")
     parser.add_argument("--saboteurs", action="store_true", help="prove the suite: every planted defect must be found")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if hung:  # the interpreter would wait for its threads
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -6,14 +6,18 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from messaging import Broker, Capabilities, Consumer, Delivery, MessagingError, Queue, SettleFailed, Subscription, Topic
 from messaging.topology import Destination, Source
 from messaging_contract.clause import Kind
+from messaging_contract.conditions import Congestion, Expiring
 from messaging_contract.harness import Harness, Link
 from messaging_contract.ledger import Ledger
+
+if TYPE_CHECKING:
+    from messaging_contract.sql.scene import Scene
 
 
 class Bench:
@@ -71,6 +75,33 @@ class Bench:
             self._stack.callback(link.close)
             self._stack.callback(link.resume)
         return link
+
+    def expiring(self) -> Expiring:
+        """A connection whose credentials can expire (control "expiring")."""
+        assert self.harness.expiring is not None
+        self.settlements_may_fail = True
+        expiring = self.harness.expiring()
+        with self._lock:
+            self._stack.callback(expiring.close)
+            self._stack.callback(expiring.renew)
+        return expiring
+
+    def congestion(self) -> Congestion:
+        """A connection on which publishes have to wait (control "congested")."""
+        assert self.harness.congested is not None
+        congestion = self.harness.congested()
+        with self._lock:
+            self._stack.callback(congestion.close)
+            self._stack.callback(congestion.end)
+        return congestion
+
+    def scene(self) -> Scene:
+        """Tables in the database that nobody else has (control "database"), dropped at the end of the clause."""
+        assert self.harness.database is not None
+        scene = self.harness.database.scene(self)
+        with self._lock:
+            self._stack.callback(scene.close)
+        return scene
 
     def name(self) -> str:
         """A name nobody else uses."""
@@ -240,5 +271,5 @@ class Bench:
 
 def _parts(source: Source | str | Destination, group: str | None) -> tuple[str | Destination, str | None]:
     if isinstance(source, Source):
-        return source.destination, source.subscription.group if source.subscription else None
+        return source.destination, source.group
     return source, group

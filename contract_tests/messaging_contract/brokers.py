@@ -8,18 +8,33 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
-import messaging
-from messaging import Broker, adapters
+from messaging import adapters
+from messaging.capabilities import Support
 from messaging.config import build_options, load, redact, resolve
 from messaging.errors import BrokerUnavailable, ConfigurationError
+from messaging_contract.clause import Kind
+from messaging_contract.conditions import (
+    Congestion,
+    expiring_for,
+    full_queue,
+    impatience_for,
+    narrow_for,
+    place_for,
+    small_buffer,
+    special_for,
+    throttling_for,
+)
+from messaging_contract.faults.links import ProxiedBroker, ProxyLink
+from messaging_contract.faults.proxy import HOST
 from messaging_contract.foreign import foreign_for
 from messaging_contract.harness import Harness, Link, connect_to
-from messaging_contract.links import ProxiedBroker, ProxyLink
-from messaging_contract.membership import joined_for
-from messaging_contract.proxy import HOST
+from messaging_contract.membership import joined_for, remains_for
+
+if TYPE_CHECKING:
+    from messaging_contract.containers.base import BrokerContainer
 
 REAL = ("rabbitmq", "kafka", "sqs")
 """The containers that are started when nothing was asked for."""
@@ -44,16 +59,27 @@ class Candidate:
 class Settings:
     """brokers: URLs, profiles or `module:function` that returns a Harness. containers: specs of the catalogue.
 
-    require: a broker that is not there is a failure. Both lists empty: the default brokers.
+    require: a broker, or the database, that is not there is a failure. database: SQLAlchemy's URL. Both lists
+    empty: the default brokers.
     """
 
     brokers: tuple[str, ...] = ()
     containers: tuple[str, ...] = ()
     require: bool = False
+    database: str | None = None
 
     @classmethod
-    def of(cls, brokers: list[str], containers: str | None, require: bool, env: Mapping[str, str]) -> Settings:
-        """From the command line, with the environment's MESSAGING_CONTAINERS and MESSAGING_REQUIRE as defaults."""
+    def of(
+        cls,
+        brokers: list[str],
+        containers: str | None,
+        require: bool,
+        env: Mapping[str, str],
+        database: str | None = None,
+    ) -> Settings:
+        """From the command line, with the environment's MESSAGING_CONTAINERS, MESSAGING_REQUIRE and MESSAGING_DATABASE
+        as defaults.
+        """
         names = "" if containers is None and brokers else containers or env.get("MESSAGING_CONTAINERS", "")
         specs = tuple(name.strip() for name in names.split(",") if name.strip())
         asked = containers is not None or bool(brokers)
@@ -61,7 +87,8 @@ class Settings:
             specs = specs or REAL
             moto = find_spec("moto") and find_spec("boto3") and "sqs:moto" not in specs
             brokers = ["memory://", *(["sqs+moto://"] if moto else [])]
-        return cls(tuple(brokers), specs, require or env.get("MESSAGING_REQUIRE", "") not in ("", "0"))
+        required = require or env.get("MESSAGING_REQUIRE", "") not in ("", "0")
+        return cls(tuple(brokers), specs, required, database or env.get("MESSAGING_DATABASE") or None)
 
 
 def candidates(settings: Settings) -> list[Candidate]:
@@ -117,7 +144,7 @@ def open_broker(target: str) -> Harness:
     if url.startswith("memory://"):
         return memory_harness()
     if beside:  # only this process can connect
-        harness = Harness(_label(target), partial(messaging.connect, url, **beside), quiet=0.5)
+        harness = Harness(_label(target), connect_to(url, **beside), quiet=0.5)
     else:
         harness = url_harness(url, _label(target))
     try:
@@ -155,14 +182,15 @@ def _address(host: str, port: int | None) -> str:
 
 def memory_harness() -> Harness:
     """One memory broker that every connection of the harness shares."""
-    from messaging_memory import MemoryServer
+    from messaging_memory import ManualClock, MemoryServer
 
-    server = MemoryServer()
-
-    def connect(**options: Any) -> Broker:
-        return messaging.connect("memory://", **{"server": server, **options})
-
-    return Harness("memory", connect, url="memory://", quiet=0.1, pace=0.25)
+    clock = ManualClock(running=True)
+    connect = connect_to("memory://", server=MemoryServer(clock))
+    harness = Harness("memory", connect, url="memory://", quiet=0.1, pace=0.25, advance=clock.advance)
+    harness.in_memory = True
+    harness.impatient, harness.narrow = impatience_for("memory://"), narrow_for("memory://")
+    harness.congested = lambda: full_queue(connect_to("memory://"))
+    return harness
 
 
 def url_harness(url: str, name: str | None = None) -> Harness:
@@ -176,6 +204,11 @@ def url_harness(url: str, name: str | None = None) -> Harness:
     if parts.scheme == "sqs":
         harness.volume = 300
     harness.joined = joined_for(url)
+    harness.impatient, harness.narrow, harness.place = impatience_for(url), narrow_for(url), place_for(url)
+    harness.special, harness.expiring = special_for(url), expiring_for(url)
+    harness.remains, harness.congested = remains_for(url), throttling_for(url)
+    if parts.scheme == "kafka":
+        harness.attempts_kept = partial(_counted_by_kafka, harness)
     if parts.scheme in ("rabbitmq", "kafka", "sqs"):
         harness.at = partial(_at, url)
     if parts.scheme in ("rabbitmq", "kafka") and parts.hostname and "," not in parts.netloc:
@@ -187,6 +220,11 @@ def url_harness(url: str, name: str | None = None) -> Harness:
     if parts.scheme in _PROXIED and parts.hostname and "," not in parts.netloc and not encrypted:
         harness.link = partial(_link, url, (parts.hostname, parts.port or _PROXIED[parts.scheme]))
     return harness
+
+
+def _counted_by_kafka(harness: Harness, kind: Kind) -> bool:
+    """Consumer groups have one position and no counts: their attempts are counted in the consumer (docs/kafka.md)."""
+    return kind == "queue" and harness.capabilities.queues.support is Support.NATIVE
 
 
 def _link(url: str, upstream: tuple[str, int]) -> Link:
@@ -211,14 +249,36 @@ def _open_container(spec: str) -> Harness:
         container.start()
     except (ContainersUnavailable, BrokerNotReady) as error:
         raise Unavailable(str(error)) from error
-    harness = url_harness(broker.url if broker else container.url, entry.name)
+    return _harness_of(spec, container, broker)
+
+
+def offered(spec: str) -> Harness:
+    """The harness of a container that is not started: its controls, for whoever wants to know which there are."""
+    from messaging_contract.containers import catalogue
+
+    container = catalogue.find(spec).container()
+    return _harness_of(spec, container, ProxiedBroker(container) if spec.startswith("kafka") else None)
+
+
+def _harness_of(spec: str, container: BrokerContainer, broker: ProxiedBroker | None) -> Harness:
+    from messaging_contract.containers.rabbitmq import RabbitMQContainer
+
+    harness = url_harness(broker.url if broker else container.url, container.name)
     harness.closing.append(container.stop)
     harness.pause, harness.unpause = container.pause, container.unpause
     if spec == "sqs:moto":  # two receives that wait at the same time both get messages of one group
         harness.exclusive = None
+        harness.volume = 100  # each receive looks at every message
+    if isinstance(container, RabbitMQContainer):
+        harness.short_ack_timeout = container.short_ack_timeout
     if container.keeps_data:
-        harness.restart = container.restart
+        harness.restart, harness.kill = container.restart, container.kill
+    if isinstance(container, RabbitMQContainer):
+        alarm, clear = container.raise_memory_alarm, container.clear_memory_alarm
+        harness.alarm, harness.clear_alarm = alarm, clear
+        harness.congested = lambda: Congestion("blocked", harness.connect, alarm, clear)
     if broker is not None:
+        harness.congested = lambda: small_buffer(broker.link())
         harness.link = broker.link
         harness.closing.append(broker.close)
     return harness

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +18,9 @@ Kind = Literal["queue", "topic"]
 BOTH: tuple[Kind, ...] = ("queue", "topic")
 QUEUE: tuple[Kind, ...] = ("queue",)
 TOPIC: tuple[Kind, ...] = ("topic",)
+
+DATABASE_ALONE = ("database", "in_memory")
+"""Controls of a clause about the database and no broker: it is run once, on the memory broker."""
 
 DEADLINE = 90.0
 """Seconds after which a clause counts as hanging, and fails."""
@@ -55,8 +58,8 @@ def clause(
     on: tuple[Kind, ...] = BOTH,
     anchors: list[int] | None = None,
     failures: list[int] | None = None,
-    needs: str | list[str] | None = None,
-    controls: str | list[str] | None = None,
+    needs: str | Iterable[str] | None = None,
+    controls: str | Iterable[str] | None = None,
     deadline: float = DEADLINE,
 ) -> Callable[[Check], Check]:
     """Marks a function as the proof of a clause. The arguments are those of `Clause`."""
@@ -90,5 +93,5 @@ def clauses_in(module: ModuleType) -> list[Clause]:
     return [c for c in found if c is not None and c.check.__module__ == module.__name__]
 
 
-def _several(value: str | list[str] | None) -> tuple[str, ...]:
+def _several(value: str | Iterable[str] | None) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value or ())

@@ -7,12 +7,21 @@ from collections.abc import Iterator
 import pytest
 
 from messaging_contract.brokers import Candidate, Unavailable
+from messaging_contract.deadline import within
+from messaging_contract.facts import Facts, facts_of
 from messaging_contract.harness import Harness
 
 UNAVAILABLE: pytest.StashKey[dict[str, str]] = pytest.StashKey()
 """Why a broker is not there, by its name."""
+FACTS: pytest.StashKey[dict[str, Facts]] = pytest.StashKey()
+"""What each broker that is there told of itself, by its name."""
 REQUIRED: pytest.StashKey[bool] = pytest.StashKey()
 """Whether a broker that is not there is a failure."""
+CLOSE: pytest.StashKey[float] = pytest.StashKey()
+"""Seconds for a harness to close."""
+
+_OPEN = 600.0
+"""Seconds for a container to be pulled, started and answer."""
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +32,7 @@ def contract_broker(request: pytest.FixtureRequest) -> Iterator[Harness]:
     harness = None
     if candidate.name not in unavailable:
         try:
-            harness = candidate.open()
+            harness = within(_OPEN, f"reaching {candidate.name}", candidate.open)
         except Unavailable as error:
             unavailable[candidate.name] = str(error)
     if harness is None:
@@ -32,10 +41,11 @@ def contract_broker(request: pytest.FixtureRequest) -> Iterator[Harness]:
             pytest.fail(f"{candidate.name} is required and not there: {reason}", pytrace=False)
         pytest.skip(f"not run: {candidate.name}: {reason}")
     harness.name = candidate.name
+    request.config.stash[FACTS][candidate.name] = facts_of(harness)
     try:
         yield harness
     finally:
-        harness.close()
+        within(request.config.stash[CLOSE], f"closing {candidate.name}", harness.close)
 
 
 @pytest.fixture

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import messaging
 from messaging import Broker, Capabilities
+from messaging.concerns import Concern
 from messaging.errors import MessagingError
 from messaging.topology import Source
+from messaging_contract.clause import Clause, Kind
+from messaging_contract.conditions import Congestion, Expiring, Impatient, Narrow, Place, ShortAckTimeout, Special
+from messaging_contract.sql.database import Database
+
+if TYPE_CHECKING:
+    from messaging_contract.faults.proxy import Direction
 
 Connect = Callable[..., Broker]
 """Takes the keyword arguments of `messaging.connect`."""
@@ -19,6 +27,9 @@ Foreign = Callable[[Source, bytes, dict[str, str]], None]
 Joined = Callable[[Source, int], bool]
 """Whether so many consumers of a source have their shares of it: none will lose a message to another."""
 
+Remains = Callable[[Collection[str]], set[str]]
+"""Of the queues and topics by these names, those of which something is still there that was to be deleted."""
+
 
 class Link(Protocol):
     """A connection between client and broker that can be broken and slowed."""
@@ -26,14 +37,17 @@ class Link(Protocol):
     def connect(self, **options: Any) -> Broker:
         """As `Harness.connect`, through this link."""
 
-    def cut(self) -> None:
-        """Resets every connection and refuses new ones until `resume`."""
+    def cut(self, direction: Direction = "both", /) -> None:
+        """Resets every connection and refuses new ones until `resume`; one way: ends that way of every connection."""
 
-    def blackhole(self) -> None:
-        """Lets connections stand and carries nothing until `resume`."""
+    def blackhole(self, direction: Direction = "both", /) -> None:
+        """Lets connections stand and carries nothing that way until `resume`."""
 
-    def delay(self, seconds: float) -> None:
-        """Carries everything at least `seconds` later, each way, until `resume`."""
+    def delay(self, seconds: float, direction: Direction = "both", /) -> None:
+        """Carries everything at least `seconds` later that way, until `resume`."""
+
+    def throttle(self, bytes_per_second: float, direction: Direction = "both", /) -> None:
+        """Carries at most so many bytes a second that way on each connection, until `resume`."""
 
     def resume(self) -> None:
         """Carries everything again, at once."""
@@ -51,12 +65,19 @@ class Harness:
     the delays that clauses ask for are multiplied with; below 1 where the broker keeps time to the millisecond. The
     optional members are the controls that clauses ask for by name; a clause whose control is missing is not run.
 
-    restart: stops the broker and starts it again; messages survive. pause, unpause: freezes the broker.
+    restart: stops the broker and starts it again; messages survive. kill: the same without a warning (SIGKILL). pause,
+    unpause: freezes the broker. alarm, clear_alarm: makes the broker short of memory, so that it blocks publishers.
+    advance: moves the broker's clock on by seconds.
     link: a new breakable connection. at: the URL of the same kind of broker at another host and port.
     several_hosts: a URL that names a dead host before the live one. wrong_credentials: a URL with credentials that
     the broker refuses. exclusive: None for an emulator that may give a message, or the messages of a key, to two
     consumers at once, which no broker does. joined: see `Joined`. foreign: see `Foreign`. url: a URL that
-    `messaging.connect` takes; remote: one that other processes can use to reach the same broker.
+    `messaging.connect` takes; remote: one that other processes can use to reach the same broker. attempts_kept: whether
+    attempts of that kind of destination are counted where the consumer's death does not reach them. impatient, narrow,
+    special, place, short_ack_timeout, expiring, congested: see `conditions`. spares: why a clause is not to be run,
+    empty for one that is. remains: see `Remains`. concerns: what was found in the settings. database: for the
+    patterns on SQL; a temporary one unless told. in_memory: is there for the memory broker, where clauses about the
+    database alone are run.
     """
 
     name: str
@@ -69,6 +90,10 @@ class Harness:
     restart: Callable[[], None] | None = None
     pause: Callable[[], None] | None = None
     unpause: Callable[[], None] | None = None
+    kill: Callable[[], None] | None = None
+    alarm: Callable[[], None] | None = None
+    clear_alarm: Callable[[], None] | None = None
+    advance: Callable[[float], None] | None = None
     link: Callable[[], Link] | None = None
     at: Callable[[str, int], str] | None = None
     remote: str | None = None
@@ -77,6 +102,19 @@ class Harness:
     exclusive: bool | None = True
     joined: Joined | None = None
     foreign: Foreign | None = None
+    attempts_kept: Callable[[Kind], bool] = lambda _kind: True
+    impatient: Impatient | None = None
+    narrow: Narrow | None = None
+    special: Special | None = None
+    place: Place | None = None
+    short_ack_timeout: ShortAckTimeout | None = None
+    expiring: Callable[[], Expiring] | None = None
+    congested: Callable[[], Congestion] | None = None
+    remains: Remains | None = None
+    spares: Callable[[Clause], str] = lambda _clause: ""
+    concerns: Sequence[Concern] = ()
+    database: Database | None = field(default_factory=Database)
+    in_memory: bool | None = None
     closing: list[Callable[[], None]] = field(default_factory=list)
     _shared: Broker | None = field(default=None, repr=False)
 
@@ -111,10 +149,13 @@ class Harness:
             self.closing.pop()()
 
 
-def connect_to(url: str) -> Connect:
-    """A `Connect` for a URL."""
+def connect_to(url: str, **own: Any) -> Connect:
+    """A `Connect` for a URL, and options of its own.
+
+    Without a configuration file: what the one that happens to be here declares would be made on the broker.
+    """
 
     def connect(**options: Any) -> Broker:
-        return messaging.connect(url, **options)
+        return messaging.connect(url, **{"config_file": os.devnull, **own, **options})
 
     return connect

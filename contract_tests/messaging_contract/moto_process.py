@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from messaging_contract.proxy import HOST
+from messaging_contract.faults.proxy import HOST
 
 _READY_WITHIN = 30.0
 

@@ -16,8 +16,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("messaging contract")
     group.addoption("--broker", action="append", default=[], help="URL of a running broker (repeatable)")
     group.addoption("--containers", default=None, help="brokers to start in containers, such as rabbitmq,kafka,sqs")
+    group.addoption("--database", default=None, help="SQLAlchemy URL for the patterns on SQL")
     group.addoption("--require", action="store_true", help="a broker that is not there is a failure")
-    group.addoption("--contract-report", action="append", default=[], help="FILE.md, .json or .html (repeatable)")
+    group.addoption(
+        "--contract-report", action="append", default=[], help="FILE.md, .json, .html, or .xml for JUnit (repeatable)"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,7 +40,13 @@ def pytest_configure(config: pytest.Config) -> None:
             check_path(path)
         for target in brokers:
             check_target(target)
-        settings = Settings.of(brokers, config.getoption("--containers"), config.getoption("--require"), os.environ)
+        settings = Settings.of(
+            brokers,
+            config.getoption("--containers"),
+            config.getoption("--require"),
+            os.environ,
+            config.getoption("--database"),
+        )
         session = ContractSession(settings, reports)
     except (ValueError, ConfigurationError) as error:
         raise pytest.UsageError(str(error)) from error

@@ -146,6 +146,12 @@ def _lag(bench: Bench) -> None:
         consumer.lag()
 
 
+def _transactions(bench: Bench) -> None:
+    source, group = _source(bench)
+    with pytest.raises(UnsupportedCapability, match="at-least-once"):
+        bench.consume(source, group, delivery="exactly-once")
+
+
 def _destinations(bench: Bench, ordered: bool) -> list[Queue | Topic]:
     found: list[Queue | Topic] = []
     if bench.able.queues:
@@ -181,4 +187,5 @@ REFUSALS: dict[str, Callable[[Bench], None]] = {
     "lease": _lease,
     "replay": _replay,
     "lag": _lag,
+    "transactions": _transactions,
 }

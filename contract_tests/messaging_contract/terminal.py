@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from messaging_contract.report import Matrix, summary
+from messaging_contract.declarations import unproven
+from messaging_contract.matrix import Matrix, summary
 from messaging_contract.runner import Outcome
 
 _STYLE = {
@@ -22,7 +23,21 @@ def show(matrix: Matrix, line: Callable[[str], None], colour: bool, width: int) 
     for each in text or _plain(matrix):
         line(each)
     for broker in matrix.brokers:
-        line(f"{broker}: {summary(matrix, broker)}")
+        line(f"{broker}: {summary(matrix, broker)}{_slowest(matrix, broker)}")
+    for broker, facts in matrix.facts.items():
+        for concern in facts.concerns:
+            line("")
+            line(f"{broker}: {concern}")
+            line(f"    {concern.why}")
+            if concern.change:
+                line(f"    to change it: {concern.change}")
+    for missing in unproven(matrix):
+        line(missing)
+
+
+def _slowest(matrix: Matrix, broker: str) -> str:
+    slowest = max((r for r in matrix.results if r.broker == broker), key=lambda r: r.seconds, default=None)
+    return f"; the slowest {slowest.clause}, {slowest.seconds:.1f} s" if slowest and slowest.seconds > 1 else ""
 
 
 def _rich(matrix: Matrix, width: int) -> list[str] | None:

@@ -24,7 +24,7 @@ from messaging_contract.clause import QUEUE, clause
 )
 def test_round_trip(bench: Bench) -> None:
     source, ledger = bench.source(), bench.ledger()
-    group = source.subscription.group if source.subscription else None
+    group = source.group
 
     async def run() -> None:
         async with AsyncBroker(bench.connect(topology=source.destination)) as broker:
@@ -84,9 +84,11 @@ def test_loop_goes_on(bench: Bench) -> None:
             waiting = asyncio.create_task(consumer.receive(1, 60))
             await asyncio.sleep(0.1)
             assert not waiting.done()
+            started = time.monotonic()
             ledger.confirm(await broker.publish(queue, ledger.message()))
             for delivery in ledger.receive(await waiting):
                 delivery.ack()
+            assert time.monotonic() - started < 10
 
     _run(run())
     ledger.check()

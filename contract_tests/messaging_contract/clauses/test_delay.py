@@ -107,3 +107,25 @@ def test_invalid(bench: Bench) -> None:
 
 def _publish(bench: Bench, ledger: Ledger, destination: object, delays: list[float], by: object = None) -> list[str]:
     return [ledger.publish_one(by or bench.broker, destination, ledger.message(), delay=delay) for delay in delays]
+
+
+@clause(
+    "delay.own-queue",
+    "Delayed messages of two queues wait by themselves: each comes to its own, also when the other is deleted.",
+    anchors=[92],
+    on=QUEUE,
+    needs="delayed_queue",
+)
+def test_own_queue(bench: Bench) -> None:
+    mine, other = bench.queue(), bench.queue()
+    ledger, others = bench.ledger("mine"), bench.ledger("other")
+    consumer = bench.consume(mine)
+    for number in range(3):
+        _publish(bench, ledger, mine, [bench.seconds(2.0)])
+        _publish(bench, others, other, [bench.seconds(2.0)])
+        if number == 1:
+            bench.broker.delete(other)
+            bench.broker.declare(other)
+    bench.take(consumer, ledger, ack=True)
+    bench.quiet(consumer, others)
+    ledger.check()

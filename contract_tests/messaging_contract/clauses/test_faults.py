@@ -1,93 +1,29 @@
-"""Lost connections, silent networks, restarted brokers, killed processes: what was confirmed is still delivered."""
+"""Lost connections and silent networks: what was confirmed is still delivered."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Event, Thread
-from typing import Any
 
 import pytest
 
 from messaging import (
-    Broker,
     BrokerUnavailable,
     Consumer,
-    Delivery,
     DestinationNotFound,
     MessagingError,
-    ProducerFull,
     PublishTimeout,
-    Worker,
 )
-from messaging.topology import Source
 from messaging_contract.bench import Bench
 from messaging_contract.clause import QUEUE, clause
-from messaging_contract.ledger import Ledger
-
-
-def _recovery(bench: Bench) -> float:
-    """Seconds within which a client has to have recovered once the broker is there again."""
-    return 2 * bench.patience
-
-
-def _short_leases(bench: Bench) -> dict[str, Any]:
-    """Consumer options with which what a lost connection held comes back soon."""
-    return {"lease": 2.0} if bench.able.lease else {}
-
-
-CONNECT_TIMEOUT = 5.0
-
-
-class Publishing:
-    """A thread that publishes one message after another, whatever happens, until `stop`; the ledger keeps account."""
-
-    def __init__(self, broker: Broker, source: Source, ledger: Ledger) -> None:
-        self._broker, self._source, self._ledger = broker, source, ledger
-        self._ending = Event()
-        self.unexpected: list[BaseException] = []
-        self._thread = Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        number = 0
-        while not self._ending.wait(0.01):
-            number += 1
-            try:
-                message = self._ledger.message(key=f"k{number % 7}")
-                self._ledger.publish_one(self._broker, self._source.destination, message, timeout=10)
-            except (PublishTimeout, BrokerUnavailable):
-                continue
-            except BaseException as error:
-                self.unexpected.append(error)
-                return
-
-    def stop(self) -> None:
-        """Ends it; asserts that nothing was raised but what an outage explains."""
-        self._ending.set()
-        self._thread.join(60)
-        assert not self._thread.is_alive(), "a publish hangs"
-        assert not self.unexpected, f"a publish during an outage raised {self.unexpected[0]!r}"
-
-
-@contextmanager
-def _publishing(broker: Broker, source: Source, ledger: Ledger) -> Iterator[None]:
-    publishing = Publishing(broker, source, ledger)
-    try:
-        yield
-    finally:
-        publishing.stop()
-
-
-def _progress(bench: Bench, ledger: Ledger, more: int, timeout: float | None = None) -> None:
-    """Waits until that many more messages are confirmed."""
-    goal = len(ledger.confirmed) + more
-    bench.eventually(
-        lambda: len(ledger.confirmed) >= goal, f"{more} more messages to be confirmed", timeout or _recovery(bench)
-    )
+from messaging_contract.clauses.outage import (
+    CONNECT_TIMEOUT,
+    drained,
+    pings,
+    progress,
+    publishing,
+    recovery,
+    short_leases,
+)
 
 
 @clause(
@@ -101,7 +37,7 @@ def _progress(bench: Bench, ledger: Ledger, more: int, timeout: float | None = N
 def test_consumer_resumes(bench: Bench) -> None:
     source, ledger, link = bench.source(), bench.ledger(), bench.link()
     broker = bench.adopt(link.connect())
-    consumer = bench.consume(source, broker=broker, **_short_leases(bench))
+    consumer = bench.consume(source, broker=broker, **short_leases(bench))
     for _ in range(2):
         ledger.publish(bench.broker, source.destination, ledger.messages(3))
         bench.take(consumer, ledger, ack=True)
@@ -109,7 +45,7 @@ def test_consumer_resumes(bench: Bench) -> None:
         assert bench.receive(consumer, 1, 0.5) == []
         link.resume()
     ledger.publish(bench.broker, source.destination, ledger.messages(3))
-    bench.take(consumer, ledger, ack=True, timeout=_recovery(bench))
+    bench.take(consumer, ledger, ack=True, timeout=recovery(bench))
     ledger.check(duplicates=True)
 
 
@@ -124,38 +60,13 @@ def test_consumer_resumes(bench: Bench) -> None:
 def test_producer_resumes(bench: Bench) -> None:
     source, ledger, link = bench.source(), bench.ledger(), bench.link()
     broker = bench.adopt(link.connect(topology=source.destination))
-    with _publishing(broker, source, ledger):
-        _progress(bench, ledger, 5)
+    with publishing(broker, source, ledger):
+        progress(bench, ledger, 5)
         for _ in range(2):
             link.cut()
             link.resume()
-            _progress(bench, ledger, 5)
+            progress(bench, ledger, 5)
     bench.take(bench.consume(source), ledger, ack=True)
-    ledger.check(duplicates=True, recovered=True)
-
-
-@clause(
-    "faults.outage",
-    "Publishing and consuming through an outage of some seconds loses nothing that was confirmed.",
-    anchors=[19, 142, 143, 147],
-    failures=[1, 2],
-    controls="link",
-    deadline=180,
-)
-def test_outage(bench: Bench) -> None:
-    source, ledger, link = bench.source(), bench.ledger(), bench.link()
-    broker = bench.adopt(link.connect(topology=source.destination))
-    consumer = bench.consume(source, broker=broker, **_short_leases(bench))
-    with _publishing(broker, source, ledger):
-        _progress(bench, ledger, 5)
-        for kind in (link.cut, link.blackhole):
-            kind()
-            until = time.monotonic() + 2.0
-            while time.monotonic() < until:
-                consumer.ack(ledger.receive(bench.receive(consumer, 10, 0.2)))
-            link.resume()
-            _progress(bench, ledger, 5)
-    bench.take(consumer, ledger, ack=True, timeout=_recovery(bench))
     ledger.check(duplicates=True, recovered=True)
 
 
@@ -181,8 +92,8 @@ def test_silent_broker(bench: Bench) -> None:
                 broker.publish_many(source.destination, ledger.messages(3), timeout=1.5)
         assert time.monotonic() - started < 10
     link.resume()
-    with _publishing(broker, source, ledger):
-        _progress(bench, ledger, 2)
+    with publishing(broker, source, ledger):
+        progress(bench, ledger, 2)
     bench.take(bench.consume(source), ledger, ack=True)
     ledger.check(duplicates=True, recovered=True)
 
@@ -203,70 +114,11 @@ def test_slow_network(bench: Bench) -> None:
     consumer = bench.consume(source, broker=broker)
     ledger.publish_one(broker, source.destination, ledger.message())
     ledger.publish(broker, source.destination, ledger.messages(20, keys=5))
-    bench.take(consumer, ledger, ack=True, timeout=_recovery(bench))
+    bench.take(consumer, ledger, ack=True, timeout=recovery(bench))
     consumer.flush()
     bench.quiet(consumer, ledger, bench.harness.quiet + 4 * late)
     bench.settled(consumer)
     ledger.check()
-
-
-@clause(
-    "faults.futures-end",
-    "Every publish_nowait future is done by the producer's deadline, also while the broker is silent or gone.",
-    anchors=[13, 19],
-    failures=[4, 13],
-    on=QUEUE,
-    controls="link",
-    deadline=120,
-)
-def test_futures_end(bench: Bench) -> None:
-    source, ledger, link = bench.source(), bench.ledger(), bench.link()
-    broker = bench.adopt(link.connect(topology=source.destination))
-    producer = broker.producer(timeout=3)
-    ledger.publish_one(producer, source.destination, ledger.message())
-    for kind in (link.blackhole, link.cut):
-        kind()
-        futures = {m.id: producer.publish_nowait(source.destination, m) for m in ledger.messages(10)}
-        for id, future in futures.items():
-            error = future.exception(3 + bench.patience)
-            assert error is None or isinstance(error, PublishTimeout | BrokerUnavailable)
-            if error is None:
-                ledger.confirm(id)
-        link.resume()
-        bench.eventually(lambda: _pings(broker), "the broker to answer again", _recovery(bench))
-    producer.close()
-    bench.take(bench.consume(source), ledger, ack=True)
-    ledger.check(duplicates=True, recovered=True)
-
-
-@clause(
-    "faults.producer-full",
-    "With on_full='raise' a producer whose window is full raises ProducerFull at once; nothing of that is sent.",
-    anchors=[11],
-    failures=[4],
-    on=QUEUE,
-    controls="link",
-    deadline=120,
-)
-def test_producer_full(bench: Bench) -> None:
-    source, ledger, link = bench.source(), bench.ledger(), bench.link()
-    broker = bench.adopt(link.connect(topology=source.destination))
-    producer = broker.producer(max_in_flight=2, on_full="raise", timeout=20)
-    link.blackhole()
-    messages = ledger.messages(2)
-    futures = [producer.publish_nowait(source.destination, message) for message in messages]
-    started = time.monotonic()
-    refused = ledger.message()
-    with pytest.raises(ProducerFull):
-        producer.publish_nowait(source.destination, refused)
-    ledger.refused.add(refused.id)
-    assert time.monotonic() - started < 2
-    link.resume()
-    for message, future in zip(messages, futures, strict=True):
-        if future.exception(30) is None:
-            ledger.confirm(message.id)
-    bench.take(bench.consume(source), ledger, ack=True)
-    ledger.check(duplicates=True, recovered=True)
 
 
 @clause(
@@ -280,7 +132,7 @@ def test_producer_full(bench: Bench) -> None:
 def test_held_across_a_cut(bench: Bench) -> None:
     source, ledger, link = bench.source(), bench.ledger(), bench.link()
     broker = bench.adopt(link.connect())
-    consumer = bench.consume(source, broker=broker, **_short_leases(bench))
+    consumer = bench.consume(source, broker=broker, **short_leases(bench))
     ledger.publish(bench.broker, source.destination, ledger.messages(6))
     held = bench.take(consumer, ledger, 6)
     link.cut()
@@ -288,16 +140,16 @@ def test_held_across_a_cut(bench: Bench) -> None:
     held[1].nack()
     early = ledger.receive(bench.receive(consumer, 1, 0.3))  # a nack that is carried out inside the consumer
     link.resume()
-    bench.eventually(lambda: _pings(broker), "the broker to answer again", _recovery(bench))
+    bench.eventually(lambda: pings(broker), "the broker to answer again", recovery(bench))
     consumer.ack([*held[2:], *early])
     ledger.publish(bench.broker, source.destination, ledger.messages(3))
-    bench.take(consumer, ledger, ack=True, timeout=_recovery(bench))
+    bench.take(consumer, ledger, ack=True, timeout=recovery(bench))
 
     def done() -> bool:
         consumer.ack(ledger.receive(bench.receive(consumer, 10, 0.2)))
         return ledger.received.count(held[1].id) > 1 and bench.depth(source) == 0
 
-    bench.eventually(done, "the nacked message to come again, and every message to be done", _recovery(bench))
+    bench.eventually(done, "the nacked message to come again, and every message to be done", recovery(bench))
     ledger.check(duplicates=True)
 
 
@@ -312,7 +164,7 @@ def test_held_across_a_cut(bench: Bench) -> None:
 def test_stale_settlements(bench: Bench) -> None:
     source, ledger, link = bench.source(), bench.ledger(), bench.link()
     broker = bench.adopt(link.connect())
-    consumer = bench.consume(source, broker=broker, **_short_leases(bench))
+    consumer = bench.consume(source, broker=broker, **short_leases(bench))
     ledger.publish(bench.broker, source.destination, ledger.messages(3))
     bench.take(consumer, ledger, ack=True)
     consumer.flush()
@@ -325,11 +177,11 @@ def test_stale_settlements(bench: Bench) -> None:
     bench.take(consumer, ledger.view("again"), ack=True, only=[d.id for d in old], timeout=5)
     fresh = bench.ledger("fresh")
     fresh.publish(bench.broker, source.destination, fresh.messages(3))
-    bench.take(consumer, fresh.view("held"), 3, timeout=_recovery(bench))
+    bench.take(consumer, fresh.view("held"), 3, timeout=recovery(bench))
     consumer.ack(old)
     consumer.close()
-    bench.take(bench.consume(source), fresh, ack=True, timeout=_recovery(bench))
-    fresh.check(duplicates=True)
+    bench.take(bench.consume(source), fresh, ack=True, timeout=recovery(bench))
+    assert not fresh.missing, f"{len(fresh.missing)} of 3 were settled by settling what was delivered before them"
 
 
 @clause(
@@ -343,16 +195,16 @@ def test_stale_settlements(bench: Bench) -> None:
 def test_prefetch_after_a_cut(bench: Bench) -> None:
     source, ledger, link = bench.source(), bench.ledger(), bench.link()
     broker = bench.adopt(link.connect())
-    consumer = bench.consume(source, broker=broker, prefetch=3, **_short_leases(bench))
+    consumer = bench.consume(source, broker=broker, prefetch=3, **short_leases(bench))
     ledger.publish_one(bench.broker, source.destination, ledger.message())
     bench.take(consumer, ledger, ack=True)
     consumer.flush()
     link.cut()
     bench.receive(consumer, 1, 0.3)
     link.resume()
-    bench.eventually(lambda: _pings(broker), "the broker to answer again", _recovery(bench))
+    bench.eventually(lambda: pings(broker), "the broker to answer again", recovery(bench))
     ledger.publish(bench.broker, source.destination, ledger.messages(10))
-    held = bench.take(consumer, ledger, 3, timeout=_recovery(bench))
+    held = bench.take(consumer, ledger, 3, timeout=recovery(bench))
     bench.quiet(consumer, ledger)
     consumer.ack(held)
     bench.take(consumer, ledger, ack=True)
@@ -370,21 +222,21 @@ def test_pause_after_a_cut(bench: Bench) -> None:
     source, ledger, link = bench.source(), bench.ledger(), bench.link()
     other, seen = bench.source(), bench.ledger("other")
     broker = bench.adopt(link.connect())
-    consumer = bench.consume(source, broker=broker, **_short_leases(bench))
-    unpaused = bench.consume(other, broker=broker, **_short_leases(bench))
+    consumer = bench.consume(source, broker=broker, **short_leases(bench))
+    unpaused = bench.consume(other, broker=broker, **short_leases(bench))
     consumer.pause()
     link.cut()
     for each in (consumer, unpaused):
         bench.receive(each, 1, 0.3)
     link.resume()
-    bench.eventually(lambda: _pings(broker), "the broker to answer again", _recovery(bench))
+    bench.eventually(lambda: pings(broker), "the broker to answer again", recovery(bench))
     ledger.publish(bench.broker, source.destination, ledger.messages(3))
     # A consumer that has not come back yet is silent too: one that was cut with it has to be back first.
     seen.publish(bench.broker, other.destination, seen.messages(1))
-    bench.take(unpaused, seen, 1, ack=True, timeout=_recovery(bench))
+    bench.take(unpaused, seen, 1, ack=True, timeout=recovery(bench))
     bench.quiet(consumer, ledger)
     consumer.resume()
-    bench.take(consumer, ledger, ack=True, timeout=_recovery(bench))
+    bench.take(consumer, ledger, ack=True, timeout=recovery(bench))
     ledger.check(duplicates=True)
 
 
@@ -407,128 +259,7 @@ def test_ping(bench: Bench) -> None:
             broker.ping()
         assert time.monotonic() - started < CONNECT_TIMEOUT + 10
         link.resume()
-        bench.eventually(lambda: _pings(broker), "the broker to answer again", _recovery(bench))
-
-
-@clause(
-    "faults.close-during-an-outage",
-    "Closing while the broker is gone or silent is bounded; what was not settled is delivered to others.",
-    anchors=[46, 134],
-    failures=[13, 17, 28],
-    controls="link",
-    deadline=240,
-)
-def test_close_during_an_outage(bench: Bench) -> None:
-    for kind in ("cut", "blackhole"):
-        source, ledger, link = bench.source(), bench.ledger(kind), bench.link()
-        broker = link.connect(topology=source.destination)
-        consumer = bench.consume(source, broker=broker, **_short_leases(bench))
-        ledger.publish(bench.broker, source.destination, ledger.messages(4))
-        held = bench.take(consumer, ledger)
-        getattr(link, kind)()
-        held[0].ack()
-        unknown = broker.producer(timeout=3).publish_nowait(source.destination, ledger.message())
-        started = time.monotonic()
-        broker.close()
-        assert time.monotonic() - started < 40, f"close took {time.monotonic() - started:.0f} s"
-        assert unknown.done()
-        link.resume()
-        view = ledger.view("second")
-        due = [delivery.id for delivery in held[1:]]
-        second = bench.consume(source)
-        bench.take(second, view, ack=True, only=due, timeout=3 * bench.patience)
-        assert set(due) <= set(view.received), "unsettled messages of a lost consumer are gone"
-        second.close()
-
-
-@clause(
-    "faults.reject-during-an-outage",
-    "A message rejected while the broker is silent is in the dead-letter queue or still in its source, or in both.",
-    anchors=[83, 142],
-    failures=[23],
-    needs="dead_letter",
-    controls="link",
-    deadline=240,
-)
-def test_reject_during_an_outage(bench: Bench) -> None:
-    source, ledger, link = bench.source(), bench.ledger(), bench.link()
-    broker = bench.adopt(link.connect(topology=source.destination))
-    consumer = bench.consume(source, broker=broker, **_short_leases(bench))
-    ledger.publish(bench.broker, source.destination, ledger.messages(3))
-    held = bench.take(consumer, ledger)
-    link.blackhole()
-    for delivery in held:
-        delivery.reject("out")
-    broker.close()
-    link.resume()
-    second, graveyard = bench.consume(source), bench.dead_letters(source)
-    left, dead = ledger.view("left"), ledger.view("dead")
-
-    def found() -> bool:
-        for reading, view in ((second, left), (graveyard, dead)):
-            reading.ack(view.receive(bench.receive(reading, 10, 0.2)))
-        return {delivery.id for delivery in held} <= {*left.received, *dead.received}
-
-    bench.eventually(found, "every rejected message to be somewhere", 3 * bench.patience)
-
-
-@clause(
-    "faults.down-at-start",
-    "Connecting while the broker is down raises BrokerUnavailable; once it is up the same call works.",
-    anchors=[132, 141],
-    failures=[26],
-    on=QUEUE,
-    controls="link",
-    deadline=120,
-)
-def test_down_at_start(bench: Bench) -> None:
-    queue, ledger, link = bench.queue(), bench.ledger(), bench.link()
-    link.cut()
-    started = time.monotonic()
-    with pytest.raises(BrokerUnavailable):
-        link.connect(connect_timeout=3.0).close()
-    assert time.monotonic() - started < 12
-    link.resume()
-    broker = bench.adopt(link.connect(topology=queue))
-    ledger.publish_one(broker, queue, ledger.message())
-    bench.take(bench.consume(queue, broker=broker), ledger, ack=True)
-    ledger.check()
-
-
-@clause(
-    "faults.worker-stops-during-an-outage",
-    "A worker told to stop while the broker is gone waits for its handlers, and ends; no message is lost by it.",
-    anchors=[125, 134],
-    failures=[7, 17],
-    on=QUEUE,
-    controls="link",
-    deadline=240,
-)
-def test_worker_stops_during_an_outage(bench: Bench) -> None:
-    source, ledger, link = bench.source(), bench.ledger(), bench.link()
-    broker = link.connect(topology=source.destination)
-    worker = Worker(broker)
-    started, go_on, handled = Event(), Event(), Event()
-
-    @worker.on(source.destination, concurrency=2, **_short_leases(bench))
-    def handle(_delivery: Delivery) -> None:
-        started.set()
-        go_on.wait(60)
-        handled.set()
-
-    worker.start()
-    ledger.publish(bench.broker, source.destination, ledger.messages(5))
-    assert started.wait(bench.patience)
-    link.cut()
-    go_on.set()
-    assert worker.stop(30), "its handlers had all ended"
-    assert handled.is_set()
-    broker.close()
-    link.resume()
-    consumer = bench.consume(source)
-    bench.eventually(lambda: _drained(bench, source, consumer, ledger), "every message to be done", 3 * bench.patience)
-    # What was handled may have been acked before the cut or come again; what no handler saw must come.
-    assert len(ledger.missing) <= 2
+        bench.eventually(lambda: pings(broker), "the broker to answer again", recovery(bench))
 
 
 @clause(
@@ -542,12 +273,13 @@ def test_worker_stops_during_an_outage(bench: Bench) -> None:
 def test_periodic_errors_through_cuts(bench: Bench) -> None:
     source, ledger, link = bench.source(), bench.ledger(), bench.link()
     broker = bench.adopt(link.connect(topology=source.destination))
-    ledger.publish(bench.broker, source.destination, ledger.messages(30, keys=6))
     seen = 0
-    for turn in range(4):
-        consumer = bench.consume(source, broker=broker, prefetch=5, **_short_leases(bench))
-        until = time.monotonic() + 1.5
-        while time.monotonic() < until:
+
+    def handle(consumer: Consumer, most: int) -> None:
+        """A bounded number, so that also with a fast broker some are left, nacked ones among them, at each cut."""
+        nonlocal seen
+        until, last = time.monotonic() + 1.5, seen + most
+        while seen < last and time.monotonic() < until:
             for delivery in bench.receive(consumer, 5, 0.2):
                 seen += 1
                 if seen % 3:
@@ -555,12 +287,18 @@ def test_periodic_errors_through_cuts(bench: Bench) -> None:
                     delivery.ack()
                 else:
                     delivery.nack()
+
+    for turn in range(4):
+        ledger.publish(bench.broker, source.destination, ledger.messages(12, keys=6))
+        consumer = bench.consume(source, broker=broker, prefetch=5, **short_leases(bench))
+        handle(consumer, 15)
         if turn % 2:
             link.cut()
             link.resume()
-            bench.eventually(lambda: _pings(broker), "the broker to answer again", _recovery(bench))
+            bench.eventually(lambda: pings(broker), "the broker to answer again", recovery(bench))
+            handle(consumer, 5)
         consumer.close()
-    bench.take(bench.consume(source), ledger, ack=True, timeout=_recovery(bench))
+    bench.take(bench.consume(source), ledger, ack=True, timeout=recovery(bench))
     ledger.check(duplicates=True)
 
 
@@ -576,7 +314,7 @@ def test_periodic_errors_through_cuts(bench: Bench) -> None:
 def test_settled_before_flush_returns(bench: Bench) -> None:
     source, ledger, link = bench.source(), bench.ledger(), bench.link()
     broker = bench.adopt(link.connect())
-    consumer = bench.consume(source, broker=broker, **_short_leases(bench))
+    consumer = bench.consume(source, broker=broker, **short_leases(bench))
     ledger.publish(bench.broker, source.destination, ledger.messages(4))
     held = bench.take(consumer, ledger)
     link.blackhole()
@@ -594,186 +332,7 @@ def test_settled_before_flush_returns(bench: Bench) -> None:
     second = bench.consume(source)
     if flushed:
         bench.quiet(second, ledger)
-    bench.eventually(lambda: _drained(bench, source, second, ledger), "every message to be done", _recovery(bench))
-
-
-@clause(
-    "faults.restart",
-    "The broker restarts twice while messages are published and consumed: every confirmed one is received.",
-    anchors=[140, 144, 147],
-    failures=[1, 2],
-    controls="restart",
-    deadline=400,
-)
-def test_restart(bench: Bench) -> None:
-    restart = bench.harness.restart
-    assert restart is not None
-    bench.settlements_may_fail = True
-    source, ledger = bench.source(), bench.ledger()
-    broker = bench.connect(topology=source.destination)
-    consumer = bench.consume(source, broker=broker, **_short_leases(bench))
-    ending = Event()
-
-    def consume() -> None:
-        while not ending.is_set():
-            consumer.ack(ledger.receive(bench.receive(consumer, 50, 0.3)))
-
-    consuming = Thread(target=consume, daemon=True)
-    consuming.start()
-    try:
-        with _publishing(broker, source, ledger):
-            for _ in range(2):
-                _progress(bench, ledger, 20, 120)
-                restart()
-                _progress(bench, ledger, 20, 120)
-        bench.eventually(lambda: not ledger.missing, "every confirmed message to be received", 3 * bench.patience)
-    finally:
-        ending.set()
-        consuming.join(20)
-    assert not consuming.is_alive()
-    ledger.check(duplicates=True, recovered=True)
-
-
-@clause(
-    "faults.restart-keeps-stored",
-    "Messages that wait, are delayed or dead-lettered survive a restart of the broker.",
-    anchors=[3, 71, 140],
-    failures=[29],
-    needs="dead_letter",
-    controls="restart",
-    deadline=240,
-)
-def test_restart_keeps_stored(bench: Bench) -> None:
-    restart = bench.harness.restart
-    assert restart is not None
-    bench.settlements_may_fail = True
-    source, ledger = bench.source(), bench.ledger()
-    dead = bench.ledger("dead")
-    with bench.consume(source) as consumer:
-        dead.publish_one(bench.broker, source.destination, dead.message())
-        bench.one(consumer, dead.view("alive")).reject("no")
-        consumer.flush()
-    ledger.publish(bench.broker, source.destination, ledger.messages(5))
-    delays = bench.able.delayed_queue if bench.kind == "queue" else bench.able.delayed_topic
-    if delays:
-        ledger.publish_one(bench.broker, source.destination, ledger.message(), delay=3.0)
-    restart()
-    broker = bench.connect()
-    bench.take(bench.consume(source, broker=broker), ledger, ack=True, timeout=_recovery(bench))
-    ledger.check(duplicates=True)
-    graveyard = broker.dead_letters(source.destination, source.subscription.group if source.subscription else None)
-    bench.take(graveyard, dead, ack=True)
-    dead.check(duplicates=True)
-
-
-@clause(
-    "faults.frozen-broker",
-    "A broker frozen for some seconds and thawed: publishers and consumers go on, nothing confirmed is lost.",
-    anchors=[143],
-    failures=[13],
-    controls=["pause", "unpause"],
-    deadline=240,
-)
-def test_frozen_broker(bench: Bench) -> None:
-    freeze, thaw = bench.harness.pause, bench.harness.unpause
-    assert freeze is not None
-    assert thaw is not None
-    bench.settlements_may_fail = True
-    source, ledger = bench.source(), bench.ledger()
-    broker = bench.connect(topology=source.destination)
-    consumer = bench.consume(source, broker=broker, **_short_leases(bench))
-    with _publishing(broker, source, ledger):
-        _progress(bench, ledger, 5)
-        freeze()
-        try:
-            consumer.ack(ledger.receive(bench.receive(consumer, 10, 2.0)))
-        finally:
-            thaw()
-        _progress(bench, ledger, 5)
-    bench.take(consumer, ledger, ack=True, timeout=_recovery(bench))
-    ledger.check(duplicates=True, recovered=True)
-
-
-_HOLDER = """
-import sys, time
-import messaging
-url, name, group = sys.argv[1:4]
-broker = messaging.connect(url)
-options = {"lease": 2.0} if broker.capabilities.lease else {}
-consumer = broker.subscribe(name, group or None, **options)
-held = []
-while len(held) < 4:
-    held += consumer.receive(4, 1.0)
-held[0].ack()
-consumer.flush()
-print("holding", flush=True)
-time.sleep(600)
-"""
-
-
-@clause(
-    "faults.killed-consumer",
-    "A consumer process that is killed loses nothing: what it had not acked is delivered to another.",
-    anchors=[46, 73],
-    failures=[5, 6],
-    controls="remote",
-    deadline=180,
-)
-def test_killed_consumer(bench: Bench) -> None:
-    remote = bench.harness.remote
-    assert remote is not None
-    source, ledger = bench.source(), bench.ledger()
-    group = source.subscription.group if source.subscription else ""
-    ledger.publish(bench.broker, source.destination, ledger.messages(8, keys=1))
-    process = subprocess.Popen(
-        [sys.executable, "-c", _HOLDER, remote, source.destination.name, group],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "holding\n"
-    finally:
-        process.kill()
-        process.communicate()
-    consumer = bench.consume(source)
-    deadline = time.monotonic() + 120
-    while len(ledger.missing) > 1 and time.monotonic() < deadline:
-        consumer.ack(ledger.receive(bench.receive(consumer, 10, 0.5)))
-    assert len(ledger.missing) <= 1, f"{len(ledger.missing)} of 8 missing, though the killed consumer acked only one"
-
-
-_PUBLISHER = """
-import os, sys
-import messaging
-url, kind, name, id, test_id = sys.argv[1:]
-destination = messaging.Queue(name) if kind == "queue" else messaging.Topic(name)
-broker = messaging.connect(url, topology=destination)
-for number in range(3):
-    broker.publish(name, number, key="k", id=f"{id}-{number}", headers={"test-id": test_id})
-os._exit(0)
-"""
-
-
-@clause(
-    "faults.killed-publisher",
-    "What publish returned for is stored, though its process ends right then without closing anything.",
-    anchors=[5],
-    failures=[2, 4],
-    controls="remote",
-    deadline=120,
-)
-def test_killed_publisher(bench: Bench) -> None:
-    remote = bench.harness.remote
-    assert remote is not None
-    source, ledger = bench.source(), bench.ledger()
-    messages = [ledger.message(number, key="k", id=f"{bench.test_id}-killed-{number}") for number in range(3)]
-    arguments = (remote, bench.kind, source.destination.name, f"{bench.test_id}-killed", bench.test_id)
-    subprocess.run([sys.executable, "-c", _PUBLISHER, *arguments], check=True, timeout=90)
-    ledger.confirm(message.id for message in messages)
-    bench.take(bench.consume(source), ledger, ack=True)
-    ledger.check()
+    bench.eventually(lambda: drained(bench, source, second, ledger), "every message to be done", recovery(bench))
 
 
 @clause(
@@ -802,20 +361,7 @@ def test_source_deleted(bench: Bench) -> None:
     if said:
         consumer = bench.consume(source)
     try:
-        bench.take(consumer, ledger, ack=True, timeout=_recovery(bench))
+        bench.take(consumer, ledger, ack=True, timeout=recovery(bench))
     except DestinationNotFound:
         said = True
     assert said or not ledger.missing, "the consumer of a deleted queue idles for ever"
-
-
-def _pings(broker: Broker) -> bool:
-    try:
-        broker.ping()
-    except BrokerUnavailable:
-        return False
-    return True
-
-
-def _drained(bench: Bench, source: Source, consumer: Consumer, ledger: Ledger) -> bool:
-    consumer.ack(ledger.receive(bench.receive(consumer, 10, 0.2)))
-    return bench.depth(source) == 0

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +16,7 @@ import messaging
 from messaging import AuthenticationFailed, BrokerUnavailable, Closed, Queue
 from messaging_contract.bench import Bench
 from messaging_contract.clause import QUEUE, clause
-from messaging_contract.proxy import HOST
+from messaging_contract.faults.proxy import HOST
 
 BOUND = 25.0
 """Seconds within which opening and closing must be done, also on a busy machine."""
@@ -104,7 +100,7 @@ def test_closed_broker(bench: Bench) -> None:
     source = bench.source()
     broker = bench.connect(topology=source.destination)
     consumer = bench.consume(source, broker=broker)
-    group = source.subscription.group if source.subscription else None
+    group = source.group
     broker.close()
     calls: dict[str, Callable[[], Any]] = {
         "publish": lambda: broker.publish(source.destination, 1),
@@ -152,7 +148,7 @@ def test_broker_closes_consumers(bench: Bench) -> None:
     "lifecycle.ten-at-once",
     "Ten consumers opened and closed at the same time leave the system usable.",
     anchors=[124, 131],
-    deadline=180,
+    deadline=240,
 )
 def test_ten_at_once(bench: Bench) -> None:
     source, ledger = bench.source(), bench.ledger()
@@ -165,9 +161,31 @@ def test_ten_at_once(bench: Bench) -> None:
     ledger.publish(bench.broker, source.destination, ledger.messages(5, keys=5))
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(open_and_close, range(10)))
-    # A member that left while it was joining is waited for until its session ends, as one that crashed.
-    bench.take(bench.consume(source), ledger, ack=True, timeout=3 * bench.patience)
+    # A member that left while it was joining is waited for until its session ends, as one that crashed; a share member
+    # that could not leave in time keeps its record until the lock runs out, a minute after it was fetched.
+    bench.take(bench.consume(source), ledger, ack=True, timeout=4 * bench.patience)
     ledger.check(duplicates=True)
+
+
+@clause(
+    "lifecycle.closed-while-waiting",
+    "What is published while waiting consumers are being closed is not lost: who comes next gets each message.",
+    anchors=[124],
+    on=QUEUE,
+    deadline=240,
+)
+def test_closed_while_waiting(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    waiting = [bench.consume(source, prefetch=1) for _ in range(6)]
+    for consumer in waiting:
+        assert consumer.receive(1, 0.1) == []
+    with ThreadPoolExecutor(len(waiting)) as pool:
+        closing = [pool.submit(consumer.close) for consumer in waiting]
+        ledger.publish(bench.broker, source.destination, ledger.messages(5, keys=5))
+        for closed in closing:
+            closed.result()
+    bench.take(bench.consume(source), ledger, ack=True, timeout=4 * bench.patience)
+    ledger.check()
 
 
 @clause(
@@ -230,7 +248,7 @@ def test_nothing_left_running(bench: Bench) -> None:
         # The suite's own proxies carry connections of other brokers, too.
         return [t.name for t in threading.enumerate() if t not in before and not t.name.startswith("proxy-")]
 
-    bench.eventually(lambda: not left(), lambda: f"the threads of a closed broker to end; left are {left()}", BOUND)
+    bench.eventually(lambda: not left(), lambda: f"the threads of a closed broker to end; left are {left()}")
     ledger.check()
 
 
@@ -360,118 +378,6 @@ def test_dead_host_skipped(bench: Bench) -> None:
     ledger.publish_one(broker, queue, ledger.message())
     bench.take(bench.consume(queue, broker=broker), ledger, ack=True)
     ledger.check()
-
-
-@clause(
-    "lifecycle.fork", "After a fork the child's copy raises Closed and the parent's goes on undisturbed.", failures=[16]
-)
-def test_fork(bench: Bench) -> None:
-    source, ledger = bench.source(), bench.ledger()
-    broker = bench.connect(topology=source.destination)
-    producer = broker.producer()
-    consumer = bench.consume(source, broker=broker)
-    ledger.publish_one(broker, source.destination, ledger.message())
-    held = bench.one(consumer, ledger)
-    child = os.fork()
-    if child == 0:
-        os._exit(
-            _as_child(
-                [
-                    lambda: broker.publish(source.destination, 1),
-                    lambda: producer.publish(source.destination, 1),
-                    broker.ping,
-                    lambda: consumer.receive(1, 0),
-                ],
-                [broker, producer, consumer],
-            )
-        )
-    assert _exit_status(child) == 0
-    held.ack()
-    ledger.publish_one(producer, source.destination, ledger.message())
-    bench.take(consumer, ledger, ack=True)
-    consumer.flush()
-    bench.quiet(consumer, ledger)
-    ledger.check()
-
-
-def _as_child(calls: list[Callable[[], Any]], closables: list[Any]) -> int:
-    """Runs in the forked child. Returns 0 when every call raised Closed and every close returned."""
-    for number, call in enumerate(calls, 1):
-        try:
-            call()
-            return number
-        except Closed:
-            continue
-        except BaseException:
-            return 100 + number
-    try:
-        for closable in closables:
-            closable.close()
-    except BaseException:
-        return 200
-    return 0
-
-
-def _exit_status(child: int) -> int:
-    deadline = time.monotonic() + BOUND
-    while time.monotonic() < deadline:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.02)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    raise AssertionError("a call in the forked child hangs")
-
-
-_WORKER = """
-import sys
-import messaging
-broker = messaging.connect(sys.argv[1], topology=messaging.Queue(sys.argv[2]))
-worker = messaging.Worker(broker)
-@worker.on(sys.argv[2])
-def handle(delivery):
-    print("started", flush=True)
-    sys.stdin.readline()
-    print("finished", flush=True)
-broker.publish(sys.argv[2], 1)
-worker.run()
-left = broker.depth(sys.argv[2])
-broker.close()
-print("left", left, flush=True)
-"""
-
-
-@clause(
-    "lifecycle.sigterm",
-    "A worker's process that gets SIGTERM finishes the message at hand, acks it and ends with status 0.",
-    anchors=[125],
-    failures=[7],
-    on=QUEUE,
-    controls="url",
-)
-def test_sigterm(bench: Bench) -> None:
-    url = bench.harness.url
-    assert url is not None
-    process = subprocess.Popen(
-        [sys.executable, "-c", _WORKER, url, bench.queue().name],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "started\n", process.stderr and process.stderr.read()
-        process.terminate()
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.3)  # it waits for its handler, which goes on only now
-        output, errors = process.communicate("go on\n", timeout=60)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 0, errors
-    assert output == "finished\nleft 0\n", errors
 
 
 @clause(

@@ -106,7 +106,7 @@ def test_other_keys_go_on(bench: Bench) -> None:
 )
 def test_competing_consumers(bench: Bench) -> None:
     source, ledger = bench.source(ordered=True), bench.ledger()
-    consumers = bench.consumers(source, 3)
+    consumers = bench.consumers(source, 3, prefetch=5)  # few, so that none of them takes all there is
     # Not a multiple of the consumers: a broker that deals messages out in turn must not seem to keep the keys apart.
     ledger.publish(bench.broker, source.destination, ledger.messages(bench.volume(90), keys=7))
     holding: set[str | None] = set()
@@ -263,3 +263,22 @@ def test_several_publishers(bench: Bench) -> None:
     for ledger in ledgers:
         ledger.receive(delivery for delivery in received if delivery.key == ledger.name)
         ledger.check(ordered=True)
+
+
+@clause(
+    "ordering.given-back-twice",
+    "What a consumer, and then one with less prefetch, took and gave back comes in order to a third.",
+    anchors=[48],
+    failures=[20],
+    needs="ordering",
+)
+def test_given_back_twice(bench: Bench) -> None:
+    source, ledger = bench.source(ordered=True), bench.ledger()
+    ledger.publish(bench.broker, source.destination, ledger.messages(8, keys=1))
+    unsettled = bench.ledger("unsettled")
+    for prefetch in (50, 3):
+        consumer = bench.consume(source, prefetch=prefetch)
+        bench.one(consumer, unsettled)
+        consumer.close()
+    bench.take(bench.consume(source, prefetch=3), ledger, ack=True)
+    ledger.check(ordered=True)

@@ -193,72 +193,11 @@ def test_prefetch_freed(bench: Bench) -> None:
     for delivery in nacked:
         delivery.nack()
     while ledger.missing:
-        batch = ledger.receive(consumer.receive(2, 20))
+        batch = ledger.receive(consumer.receive(2, bench.patience))
         assert batch, "a nacked or rejected message still takes a place"
         for delivery in batch:
             delivery.reject("out")
     ledger.check(duplicates=True)
-
-
-@clause(
-    "receive.hold-pause-resume",
-    "A consumer that holds all it may, pauses, settles and resumes gets the rest.",
-    anchors=[30],
-)
-def test_hold_pause_resume(bench: Bench) -> None:
-    source, ledger = bench.source(), bench.ledger()
-    consumer = bench.consume(source, prefetch=5)
-    ledger.publish(bench.broker, source.destination, ledger.messages(15))
-    held = bench.take(consumer, ledger, 5)
-    consumer.pause()
-    assert consumer.paused
-    consumer.ack(held)
-    bench.quiet(consumer, ledger)
-    consumer.resume()
-    assert not consumer.paused
-    bench.take(consumer, ledger, ack=True)
-    ledger.check()
-
-
-@clause(
-    "receive.prefetch-through-pause",
-    "A consumer that is paused and resumed while it holds messages still gets no more than its prefetch.",
-    anchors=[27, 30],
-)
-def test_prefetch_through_pause(bench: Bench) -> None:
-    source, ledger = bench.source(), bench.ledger()
-    consumer = bench.consume(source, prefetch=3)
-    ledger.publish(bench.broker, source.destination, ledger.messages(10))
-    held = bench.take(consumer, ledger, 3)
-    for _ in range(2):
-        consumer.pause()
-        consumer.resume()
-    bench.quiet(consumer, ledger)
-    held.pop().ack()
-    held += bench.take(consumer, ledger, 1)
-    bench.quiet(consumer, ledger)
-    consumer.ack(held)
-    bench.take(consumer, ledger, ack=True)
-    ledger.check()
-
-
-@clause(
-    "receive.pause",
-    "While a consumer is paused nothing is delivered to it; after resume everything is.",
-    anchors=[30],
-)
-def test_pause(bench: Bench) -> None:
-    source, ledger = bench.source(), bench.ledger()
-    consumer = bench.consume(source)
-    ledger.publish_one(bench.broker, source.destination, ledger.message())
-    bench.take(consumer, ledger, ack=True)
-    consumer.pause()
-    consumer.pause()
-    ledger.publish(bench.broker, source.destination, ledger.messages(3))
-    bench.quiet(consumer, ledger)
-    consumer.resume()
-    bench.take(consumer, ledger, ack=True)
-    ledger.check()
 
 
 @clause(
@@ -469,7 +408,7 @@ def test_one_handler_many_sources(bench: Bench) -> None:
         ledger.receive([delivery])
 
     for source in sources:
-        worker.on(source.destination, source.subscription.group if source.subscription else None)(handle)
+        worker.on(source.destination, source.group)(handle)
     worker.start()
     try:
         for source in sources:
@@ -511,9 +450,10 @@ def test_foreign(bench: Bench) -> None:
     put(source, b"not json {", {})
     put(source, b'{"n": 1}', {"test-id": bench.test_id, "colour": "blue"})
     received: list[Delivery] = []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + bench.patience
     while len(received) < 2 and time.monotonic() < deadline:
         received += consumer.receive(10, 0.5)
+    assert len(received) == 2, f"{len(received)} of the 2 messages that another program put into {source}"
     bare = next(d for d in received if not d.headers)
     other = next(d for d in received if d.headers)
     assert bare.body == b"not json {"
@@ -530,34 +470,4 @@ def test_foreign(bench: Bench) -> None:
     consumer.flush()
     ledger.publish_one(bench.broker, source.destination, ledger.message())
     bench.take(consumer, ledger, ack=True)
-    ledger.check()
-
-
-@clause(
-    "receive.pause-while-iterating",
-    "A loop over a consumer hands out nothing after pause, not even what was taken already, and goes on after resume.",
-    anchors=[26, 30],
-)
-def test_pause_while_iterating(bench: Bench) -> None:
-    source, ledger = bench.source(), bench.ledger()
-    consumer = bench.consume(source)
-    ledger.publish(bench.broker, source.destination, ledger.messages(6))
-
-    def loop() -> None:
-        for delivery in consumer:
-            delivery.ack()
-            ledger.receive([delivery])
-            if len(ledger.received) == 2:
-                consumer.pause()
-
-    looping = Thread(target=loop, daemon=True)
-    looping.start()
-    bench.eventually(lambda: consumer.paused, "the loop to pause")
-    bench.quiet(consumer, ledger)
-    assert len(ledger.received) == 2
-    consumer.resume()
-    bench.eventually(lambda: not ledger.missing, "the loop to go on")
-    consumer.close()
-    looping.join(bench.patience)
-    assert not looping.is_alive()
     ledger.check()

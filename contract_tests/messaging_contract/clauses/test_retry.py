@@ -5,48 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
-from threading import Event, Lock, Timer
-from typing import Any
+from threading import Event, Lock
 
 import pytest
 
-from messaging import Delivery, RetryPolicy, Worker
-from messaging.dead_letter import ATTEMPTS, REASON
-from messaging.topology import Source
+from messaging import ConfigurationError, Delivery, RetryPolicy, Worker
+from messaging.dead_letter import ATTEMPTS, ERROR, FIRST_TIME, REASON, TIME
 from messaging_contract.bench import Bench
 from messaging_contract.clause import QUEUE, clause
-from messaging_contract.ledger import Ledger
-
-AT_ONCE = RetryPolicy(attempts=4, delays=(0.0,))
-
-
-class Failing:
-    """A handler that notes its calls and fails as told. `_lock` guards the notes."""
-
-    def __init__(self, ledger: Ledger, fails: Callable[[Delivery], bool]) -> None:
-        self._ledger = ledger
-        self._fails = fails
-        self._lock = Lock()
-        self.attempts: dict[str, list[int]] = {}
-        self.times: dict[str, list[float]] = {}
-        self.done: Counter[str] = Counter()
-
-    def __call__(self, delivery: Delivery) -> None:
-        with self._lock:
-            self.attempts.setdefault(delivery.id, []).append(delivery.attempt)
-            self.times.setdefault(delivery.id, []).append(time.monotonic())
-            if self._fails(delivery):
-                raise RuntimeError("told to fail")
-            self.done[delivery.id] += 1
-            self._ledger.receive([delivery])
-
-
-def _worker(bench: Bench, source: Source, handler: Any, **options: Any) -> Worker:
-    worker = Worker(bench.broker)
-    group = source.subscription.group if source.subscription else None
-    worker.on(source.destination, group, **options)(handler)
-    return worker
+from messaging_contract.clauses.handlers import AT_ONCE, Failing, worker_for
 
 
 @clause(
@@ -58,7 +25,7 @@ def test_succeeds_later(bench: Bench) -> None:
     source, ledger = bench.source(), bench.ledger()
     handler = Failing(ledger, lambda delivery: delivery.attempt < 3)
     message = ledger.message()
-    with _worker(bench, source, handler, retry=AT_ONCE):
+    with worker_for(bench, source, handler, retry=AT_ONCE):
         ledger.publish_one(bench.broker, source.destination, message)
         bench.eventually(lambda: bool(handler.done), "the handler to succeed")
     assert handler.attempts == {message.id: [1, 2, 3]}
@@ -69,7 +36,7 @@ def test_succeeds_later(bench: Bench) -> None:
 @clause(
     "retry.exhausted",
     "A message that fails as often as the policy allows is in the dead-letter queue, and gone from its source.",
-    anchors=[80, 82],
+    anchors=[80, 82, 90],
     failures=[23],
     needs="dead_letter",
 )
@@ -77,13 +44,16 @@ def test_exhausted(bench: Bench) -> None:
     source, ledger = bench.source(), bench.ledger()
     handler = Failing(ledger, lambda _delivery: True)
     message = ledger.message({"poison": True}, headers={"h": "v"})
-    with _worker(bench, source, handler, retry=RetryPolicy(attempts=3, delays=(0.0,))):
+    before = time.time()
+    with worker_for(bench, source, handler, retry=RetryPolicy(attempts=3, delays=(0.0,))):
         ledger.publish_one(bench.broker, source.destination, message)
         dead = bench.one(bench.dead_letters(source), ledger)
     assert handler.attempts == {message.id: [1, 2, 3]}
     assert (dead.id, dead.value, dead.headers["h"]) == (message.id, {"poison": True}, "v")
     assert dead.headers[ATTEMPTS] == "3"
+    assert dead.headers[ERROR] == "RuntimeError"
     assert "RuntimeError" in dead.headers[REASON]
+    assert before - 1 <= float(dead.headers[FIRST_TIME]) <= float(dead.headers[TIME]) <= time.time() + 1
     dead.ack()
     bench.quiet(bench.consume(source), ledger)
     bench.eventually(lambda: bench.depth(source) == 0, "a depth of 0")
@@ -108,7 +78,7 @@ def test_never(bench: Bench) -> None:
     policy = RetryPolicy(attempts=5, delays=(0.0,), never=(*RetryPolicy().never, PermissionError))
     wrong = [ledger.message("forbidden"), ledger.message(b"{broken", content_type="application/json")]
     fine = ledger.message("fine")
-    with _worker(bench, source, handle, retry=policy):
+    with worker_for(bench, source, handle, retry=policy):
         ledger.publish(bench.broker, source.destination, [*wrong, fine])
         dead = bench.take(bench.dead_letters(source), ledger, 2, ack=True)
         bench.eventually(lambda: fine.id in handled, "the good message to be handled")
@@ -129,7 +99,7 @@ def test_back_off(bench: Bench) -> None:
     handler = Failing(ledger, lambda delivery: delivery.attempt < 3)
     message = ledger.message()
     delays = (bench.seconds(0.3), bench.seconds(1.0))
-    with _worker(bench, source, handler, retry=RetryPolicy(attempts=5, delays=delays)):
+    with worker_for(bench, source, handler, retry=RetryPolicy(attempts=5, delays=delays)):
         ledger.publish_one(bench.broker, source.destination, message)
         bench.eventually(lambda: bool(handler.done), "the handler to succeed")
     first, second, third = handler.times[message.id]
@@ -149,13 +119,90 @@ def test_others_go_on(bench: Bench) -> None:
     poison, *others = ledger.messages(8)
     handler = Failing(ledger, lambda delivery: delivery.id == poison.id)
     longer_than_anybody_waits = RetryPolicy(attempts=3, delays=(4 * bench.patience,))
-    with _worker(bench, source, handler, retry=longer_than_anybody_waits):
+    with worker_for(bench, source, handler, retry=longer_than_anybody_waits):
         ledger.publish_one(bench.broker, source.destination, poison)
         bench.eventually(lambda: poison.id in handler.attempts, "the first message to fail")
         ledger.publish(bench.broker, source.destination, others)
         bench.eventually(lambda: ledger.missing == {poison.id}, "all the others to be handled")
     assert handler.attempts[poison.id] == [1]
     ledger.check(only=[message.id for message in others])
+
+
+@clause(
+    "retry.keeps-order",
+    "No later message of a key is handled before a failed one has succeeded or is given up, though that waits; "
+    "other keys go on.",
+    anchors=[48, 65, 88, 93],
+    failures=[22, 24],
+    needs=["ordering", "nack_delay", "dead_letter"],
+)
+def test_keeps_order(bench: Bench) -> None:
+    source, ledger = bench.source(ordered=True), bench.ledger()
+    messages = ledger.messages(12, keys=3)
+    failing, poison = messages[0], messages[1]
+    handled: list[tuple[str, str]] = []
+    lock = Lock()
+
+    def handle(delivery: Delivery) -> None:
+        with lock:
+            handled.append((delivery.key or "", delivery.id))
+            if delivery.id == poison.id or (delivery.id == failing.id and delivery.attempt < 3):
+                raise RuntimeError("told to fail")
+            ledger.receive([delivery])
+
+    wait = bench.seconds(1.0)
+    policy = RetryPolicy(attempts=3, delays=(wait,), keep_order=True)
+    ledger.publish(bench.broker, source.destination, messages)
+    with worker_for(bench, source, handle, retry=policy, concurrency=4):
+        bench.eventually(lambda: ledger.missing == {poison.id}, "all but one to be handled")
+        bench.eventually(lambda: bench.dead_letter_depth(source) == 1, "one dead letter")
+    for number, key in enumerate(("k0", "k1", "k2")):
+        ids = [message.id for message in messages if message.key == key]
+        repeated = [ids[0]] * (3 if number < 2 else 1) + ids[1:]
+        assert [id for of, id in handled if of == key] == repeated, f"{key}: {handled}"
+    key_of = [key for key, _id in handled]
+    last_free = max(n for n, key in enumerate(key_of) if key == "k2")
+    assert last_free < max(n for n, (_key, id) in enumerate(handled) if id == failing.id), "the third key waited"
+
+
+@clause(
+    "retry.keeps-order-in-a-takeover",
+    "When a worker stops while a failed message waits, the next one begins the key with that message.",
+    anchors=[46, 48, 65],
+    failures=[22],
+    needs=["ordering", "nack_delay"],
+)
+def test_keeps_order_in_a_takeover(bench: Bench) -> None:
+    source, ledger = bench.source(ordered=True), bench.ledger()
+    messages = ledger.messages(5, keys=1)
+    handler = Failing(ledger, lambda delivery: delivery.id == messages[1].id)
+    policy = RetryPolicy(attempts=3, delays=(4 * bench.patience,), keep_order=True)
+    ledger.publish(bench.broker, source.destination, messages)
+    with worker_for(bench, source, handler, retry=policy):
+        bench.eventually(lambda: messages[1].id in handler.attempts, "the second message to fail")
+    assert set(handler.done) == {messages[0].id}
+    view = ledger.view("second")
+    second = Failing(view, lambda _delivery: False)
+    due = {message.id for message in messages[1:]}
+    with worker_for(bench, source, second, retry=policy):
+        bench.eventually(lambda: due <= set(second.done), "the others to be handled")
+    assert [id for id in second.attempts if id in due] == [message.id for message in messages[1:]]
+
+
+@clause(
+    "retry.order-refused",
+    "A policy that has to keep the order is refused at registration where the destination is not ordered.",
+    anchors=[48],
+    failures=[22],
+)
+def test_order_refused(bench: Bench) -> None:
+    source = bench.source()
+    worker = Worker(bench.broker)
+    group = source.group
+    for destination in (source.destination, source.destination.name, bench.name()):
+        with pytest.raises(ConfigurationError, match="keep_order"):
+            worker.on(destination, group, retry=RetryPolicy(keep_order=True))(print)
+    assert not worker.registrations
 
 
 @clause(
@@ -167,7 +214,7 @@ def test_periodic_errors(bench: Bench) -> None:
     source, ledger = bench.source(), bench.ledger()
     calls = iter(range(1, 10_000))
     handler = Failing(ledger, lambda _delivery: next(calls) % 3 == 0)
-    with _worker(bench, source, handler, retry=RetryPolicy(attempts=30, delays=(0.0,)), concurrency=4):
+    with worker_for(bench, source, handler, retry=RetryPolicy(attempts=30, delays=(0.0,)), concurrency=4):
         ledger.publish(bench.broker, source.destination, ledger.messages(30, keys=10))
         bench.eventually(lambda: not ledger.missing, "all to be handled")
     bench.quiet(bench.consume(source), ledger)
@@ -194,7 +241,7 @@ def test_one_settlement(bench: Bench) -> None:
             delivery.nack()
         ledger.receive([delivery])
 
-    with _worker(bench, source, handle, retry=AT_ONCE):
+    with worker_for(bench, source, handle, retry=AT_ONCE):
         ledger.publish(bench.broker, source.destination, [acked, nacked])
         bench.eventually(lambda: calls[nacked.id] == 2, "the nacked message to be handled again")
     bench.quiet(bench.consume(source), ledger)
@@ -223,7 +270,7 @@ def test_concurrency(bench: Bench) -> None:
             running -= 1
         ledger.receive([delivery])
 
-    with _worker(bench, source, handle, concurrency=3):
+    with worker_for(bench, source, handle, concurrency=3):
         ledger.publish(bench.broker, source.destination, ledger.messages(9, keys=9))
         bench.eventually(lambda: not ledger.missing, "all to be handled")
     assert most == 3
@@ -255,7 +302,7 @@ def test_keys_in_order(bench: Bench) -> None:
         finally:
             running.discard(delivery.key)
 
-    with _worker(bench, source, handle, retry=RetryPolicy(attempts=30, delays=(0.0,)), concurrency=4):
+    with worker_for(bench, source, handle, retry=RetryPolicy(attempts=30, delays=(0.0,)), concurrency=4):
         ledger.publish(bench.broker, source.destination, ledger.messages(30, keys=5))
         bench.eventually(lambda: not ledger.missing, "all to be handled")
     assert not overlaps
@@ -278,191 +325,15 @@ def test_async_handler(bench: Bench) -> None:
             raise RuntimeError("once")
         ledger.receive([delivery])
 
-    with _worker(bench, source, handle, retry=AT_ONCE, concurrency=3):
+    with worker_for(bench, source, handle, retry=AT_ONCE, concurrency=3):
         ledger.publish(bench.broker, source.destination, ledger.messages(3, keys=3))
         bench.eventually(lambda: not ledger.missing, "all to be handled")
     ledger.check()
 
 
 @clause(
-    "retry.stop-waits",
-    "stop waits for handlers that are running; what was received and not started is left for others, undamaged.",
-    anchors=[51, 125, 130],
-    failures=[7],
-)
-def test_stop_waits(bench: Bench) -> None:
-    source, ledger = bench.source(), bench.ledger()
-    started, go_on = Event(), Event()
-
-    def handle(delivery: Delivery) -> None:
-        started.set()
-        go_on.wait(20)
-        ledger.receive([delivery])
-
-    worker = _worker(bench, source, handle)
-    worker.start()
-    ledger.publish(bench.broker, source.destination, ledger.messages(6))
-    assert started.wait(30)
-    timer = Timer(bench.seconds(0.5), go_on.set)
-    timer.start()
-    assert worker.stop(20)
-    assert go_on.is_set(), "stop did not wait for the handler"
-    timer.join()
-    assert ledger.received
-    consumer = bench.consume(source)
-    bench.take(consumer, ledger, ack=True)
-    ledger.check()
-    if bench.able.dead_letter:
-        assert bench.dead_letter_depth(source) == 0
-
-
-@clause(
-    "retry.stop-deadline",
-    "A handler that does not end by the deadline of stop settles nothing: its message is delivered again.",
-    anchors=[51, 126],
-    failures=[7],
-    on=QUEUE,
-)
-def test_stop_deadline(bench: Bench) -> None:
-    source, ledger = bench.source(), bench.ledger()
-    started, go_on = Event(), Event()
-
-    def handle(_delivery: Delivery) -> None:
-        started.set()
-        go_on.wait(60)
-
-    worker = _worker(bench, source, handle)
-    worker.start()
-    ledger.publish_one(bench.broker, source.destination, ledger.message())
-    assert started.wait(30)
-    assert not worker.stop(0.3)
-    go_on.set()
-    bench.take(bench.consume(source), ledger, ack=True)
-    ledger.check()
-
-
-@clause(
-    "retry.async-stop-deadline",
-    "A coroutine handler that does not end by the deadline of stop is cancelled; its message is delivered again.",
-    anchors=[51, 126],
-    failures=[7],
-    on=QUEUE,
-)
-def test_async_stop_deadline(bench: Bench) -> None:
-    source, ledger = bench.source(), bench.ledger()
-    started, cancelled = Event(), Event()
-
-    async def handle(_delivery: Delivery) -> None:
-        started.set()
-        try:
-            await asyncio.sleep(600)
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-
-    worker = _worker(bench, source, handle, retry=RetryPolicy(attempts=1))
-    worker.start()
-    ledger.publish_one(bench.broker, source.destination, ledger.message())
-    assert started.wait(30)
-    assert not worker.stop(0.1)
-    assert cancelled.is_set()
-    bench.take(bench.consume(source), ledger, ack=True)
-    ledger.check()
-    if bench.able.dead_letter:
-        assert bench.dead_letter_depth(source) == 0
-
-
-@clause(
-    "retry.cancelled-inside",
-    "What a coroutine handler awaits being cancelled is a failure of the handler like any other.",
-    anchors=[50],
-    on=QUEUE,
-)
-def test_cancelled_inside(bench: Bench) -> None:
-    source, ledger = bench.source(), bench.ledger()
-
-    async def handle(delivery: Delivery) -> None:
-        if delivery.attempt == 1:
-            inner = asyncio.ensure_future(asyncio.sleep(600))
-            inner.cancel()
-            await inner
-        ledger.receive([delivery])
-
-    with _worker(bench, source, handle, retry=AT_ONCE):
-        ledger.publish_one(bench.broker, source.destination, ledger.message())
-        bench.eventually(lambda: not ledger.missing, "the message to be handled again")
-    bench.quiet(bench.consume(source), ledger)
-    ledger.check()
-
-
-@clause(
-    "retry.no-failure",
-    "What is no Exception, such as SystemExit, ends the worker and settles nothing: the message is delivered again.",
-    anchors=[50, 51],
-    failures=[6],
-    on=QUEUE,
-)
-def test_no_failure(bench: Bench) -> None:
-    for asynchronous in (False, True):
-        for concurrency in (1, 4):
-            _ends_the_worker(bench, asynchronous, concurrency)
-
-
-def _ends_the_worker(bench: Bench, asynchronous: bool, concurrency: int) -> None:
-    source, ledger = bench.source(), bench.ledger(f"m{concurrency}{asynchronous}")
-    handled: list[str] = []
-
-    def handle(delivery: Delivery) -> None:
-        handled.append(delivery.id)
-        raise SystemExit(3)
-
-    async def handle_async(delivery: Delivery) -> None:
-        handle(delivery)
-
-    worker = _worker(
-        bench,
-        source,
-        handle_async if asynchronous else handle,
-        retry=RetryPolicy(attempts=1),
-        concurrency=concurrency,
-    )
-    ledger.publish(bench.broker, source.destination, ledger.messages(2, keys=1))
-    with pytest.raises(SystemExit) as raised:
-        worker.run()
-    assert raised.value.code == 3
-    assert len(handled) == 1, "the next message of the key was handled though nothing became of the one before"
-    bench.take(bench.consume(source), ledger, ack=True)
-    ledger.check()
-    if bench.able.dead_letter:
-        assert bench.dead_letter_depth(source) == 0
-
-
-@clause(
-    "retry.handler-stops-the-worker",
-    "A handler may ask its worker to stop: run returns, that message is done and the others are left for others.",
-    anchors=[26, 130],
-    on=QUEUE,
-)
-def test_handler_stops_the_worker(bench: Bench) -> None:
-    source, ledger = bench.source(), bench.ledger()
-    handled: list[str] = []
-
-    def handle(delivery: Delivery) -> None:
-        handled.append(delivery.id)
-        ledger.receive([delivery])
-        worker.request_stop()
-
-    worker = _worker(bench, source, handle)
-    ledger.publish(bench.broker, source.destination, ledger.messages(3))
-    worker.run()
-    assert handled
-    bench.take(bench.consume(source), ledger, ack=True)
-    ledger.check()
-
-
-@clause(
     "retry.at-most-once",
-    "With at_most_once a worker settles each message before its handler runs: one that fails is not tried again.",
+    "With at-most-once a worker settles each message before its handler runs: one that fails is not tried again.",
     anchors=[50, 61],
     on=QUEUE,
 )
@@ -470,28 +341,9 @@ def test_at_most_once(bench: Bench) -> None:
     source, ledger = bench.source(), bench.ledger()
     handler = Failing(ledger, lambda _delivery: True)
     messages = ledger.messages(3)
-    with _worker(bench, source, handler, retry=AT_ONCE, at_most_once=True):
+    with worker_for(bench, source, handler, retry=AT_ONCE, delivery="at-most-once"):
         ledger.publish(bench.broker, source.destination, messages)
         bench.eventually(lambda: len(handler.attempts) == 3, "every message to be handled")
         bench.eventually(lambda: bench.depth(source) == 0, "a depth of 0")
     bench.quiet(bench.consume(source), ledger)
     assert handler.attempts == {message.id: [1] for message in messages}
-
-
-@clause(
-    "retry.start-again",
-    "A worker that was stopped can be started again; stop before start does nothing.",
-    anchors=[122, 129],
-    on=QUEUE,
-)
-def test_start_again(bench: Bench) -> None:
-    source, ledger = bench.source(), bench.ledger()
-    worker = _worker(bench, source, lambda delivery: ledger.receive([delivery]))
-    assert worker.stop(1)
-    for _ in range(2):
-        worker.start()
-        ledger.publish(bench.broker, source.destination, ledger.messages(3))
-        bench.eventually(lambda: not ledger.missing, "all to be handled")
-        assert worker.stop(20)
-    assert worker.stop(1)
-    ledger.check()

@@ -146,7 +146,7 @@ def test_depth(bench: Bench) -> None:
 )
 def test_purge(bench: Bench) -> None:
     source, ledger = bench.source(), bench.ledger()
-    group = source.subscription.group if source.subscription else None
+    group = source.group
     other = bench.source()
     kept = bench.ledger("kept")
     kept.publish(bench.broker, other.destination, kept.messages(2))

@@ -44,6 +44,8 @@ class BrokerContainer(ABC):
         self.image = image
         self.port = 0
         """The published port, 0 before `start`."""
+        self.further_ports: dict[int, int] = {}
+        """More to publish, the port inside to one of 127.0.0.1, besides the broker's own."""
         self._image_variable = image_variable
         self._testcontainer: DockerContainer | None = None
 
@@ -120,6 +122,21 @@ class BrokerContainer(ABC):
         self._container.restart(timeout=_GRACE)
         self.wait_until_ready(timeout)
 
+    def kill(self, timeout: float = READY_WITHIN) -> None:
+        """Kills the broker where it stands (SIGKILL), starts it on the same port and disk, returns once it answers."""
+        self._container.kill()
+        self._container.wait()
+        self._container.start()
+        self.wait_until_ready(timeout)
+
+    def execute(self, *command: str) -> str:
+        """Runs a command inside the container and returns its output. Raises RuntimeError when it fails."""
+        status, output = self._container.exec_run(list(command))
+        text: str = output.decode(errors="replace")
+        if status:
+            raise RuntimeError(f"{' '.join(command)} in {self.name} ended with {status}: {text}")
+        return text
+
     def logs(self, lines: int | None = None) -> str:
         """Returns the broker's output, or its last `lines` lines."""
         output: bytes = self._container.logs(tail="all" if lines is None else lines)
@@ -163,7 +180,8 @@ class BrokerContainer(ABC):
         for path, content in self.files().items():
             testcontainer.with_copy_into_container(content, path)
         # The engine's client takes an address with the port; testcontainers' own types know of a port only.
-        testcontainer.ports[f"{self.port_inside}/tcp"] = (HOST, self.port)  # type: ignore[assignment]
+        for inside, outside in {self.port_inside: self.port, **self.further_ports}.items():
+            testcontainer.ports[f"{inside}/tcp"] = (HOST, outside)  # type: ignore[assignment]
         options: dict[str, Any] = {"labels": _labels()}
         if self.stop_signal is not None:
             options["stop_signal"] = self.stop_signal

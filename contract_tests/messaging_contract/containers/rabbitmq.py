@@ -20,6 +20,14 @@ class RabbitMQContainer(BrokerContainer):
     def url(self) -> str:
         return f"rabbitmq://guest:guest@{HOST}:{self.port}/"
 
+    def raise_memory_alarm(self) -> None:
+        """Sets the memory mark to nothing: from then on the broker blocks every connection that publishes."""
+        self.execute("rabbitmqctl", "set_vm_memory_high_watermark", "0")
+
+    def clear_memory_alarm(self) -> None:
+        """Sets the memory mark to 0.4 of the memory: the broker takes messages again. Idempotent."""
+        self.execute("rabbitmqctl", "set_vm_memory_high_watermark", "0.4")
+
     def answers(self) -> bool:
         import pika  # type: ignore[import-untyped, unused-ignore]
         from pika.adapters.utils.connection_workflow import (  # type: ignore[import-untyped, unused-ignore]
@@ -41,6 +49,22 @@ class RabbitMQContainer(BrokerContainer):
                 return True
         except (AMQPError, AMQPConnectorException, OSError):
             return False
+
+    @contextmanager
+    def short_ack_timeout(self) -> Iterator[None]:
+        """While it lasts, channels that are opened now are closed 1 to 3 s after a delivery that is not settled."""
+        self._evaluate("application:set_env(rabbit, channel_tick_interval, 1000)")
+        self._evaluate("application:set_env(rabbit, consumer_timeout, 2000)")
+        try:
+            yield
+        finally:
+            self._evaluate("application:set_env(rabbit, channel_tick_interval, 60000)")
+            self._evaluate("application:set_env(rabbit, consumer_timeout, 1800000)")
+
+    def _evaluate(self, expression: str) -> None:
+        status, output = self._container.exec_run(["rabbitmqctl", "eval", f"{expression}."])
+        if status:
+            raise RuntimeError(f"{self.name} refused {expression}: {output.decode(errors='replace')}")
 
 
 @contextmanager

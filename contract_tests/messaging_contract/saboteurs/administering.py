@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from threading import Event, Thread
+from time import sleep
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from messaging.capabilities import unsupported
+from messaging.capabilities import Capability, Support, unsupported
+from messaging.delivery import Delivery
 from messaging.driver import Replay
-from messaging.errors import UnsupportedCapability
+from messaging.errors import BrokerUnavailable, UnsupportedCapability
 from messaging.message import Message
 from messaging.options import ConsumerOptions
+from messaging.plan import Finding, Part
 from messaging.topology import Destination, Queue, Source, Subscription, Topic, Topology, sources_of
 from messaging_contract.saboteurs.receiving import ExtendsSilently
 from messaging_contract.saboteurs.wrap import HonestDriver, HonestReceiver
 from messaging_memory import MemoryServer
+from messaging_memory.driver import MemoryOptions
 
 
 class CreatesWhenChecking(HonestDriver):
@@ -22,6 +28,36 @@ class CreatesWhenChecking(HonestDriver):
 
     def declare(self, topology: Topology, create: bool) -> None:
         super().declare(topology, True)
+
+
+class PlansNoDeadLetters(HonestDriver):
+    """Leaves the dead-letter queues out of the plan."""
+
+    def plan(self, topology: Topology, delays: Sequence[float] = ()) -> list[Part]:
+        return [part for part in super().plan(topology, delays) if not part.name.endswith("--dlq")]
+
+
+class FindsEverything(HonestDriver):
+    """Says that everything is there as declared."""
+
+    def inspect(self, parts: Sequence[Part]) -> list[Finding]:
+        return [Finding(part, "there") for part in parts]
+
+
+class MakesWhatItLooksFor(HonestDriver):
+    """Creates what is missing when it is only to inspect, and finds it the next time."""
+
+    def plan(self, topology: Topology, delays: Sequence[float] = ()) -> list[Part]:
+        self._looked_for = topology
+        return super().plan(topology, delays)
+
+    def inspect(self, parts: Sequence[Part]) -> list[Finding]:
+        found = super().inspect(parts)
+        if all(finding.state == "missing" for finding in found):
+            self.declare(self._looked_for, True)
+        return found
+
+    _looked_for = Topology()
 
 
 class IgnoresPatterns(HonestDriver):
@@ -207,4 +243,136 @@ class StarvesTheSecond(HonestDriver):
         if source.name in self._first:
             receiver.pause()
         self._first.add(source.name)
+        return receiver
+
+
+class FailsToPing(HonestDriver):
+    """Pings over a connection that nobody keeps open."""
+
+    def ping(self) -> None:
+        raise BrokerUnavailable("the connection was idle for too long")
+
+
+class CallsItselfOtherwise(HonestDriver):
+    """Has another name than its URLs."""
+
+    name = "memory-client"
+
+
+class HidesItsClient(HonestDriver):
+    """Has no native object."""
+
+    @property
+    def native(self) -> Any:
+        return None
+
+
+class ExplainsNothing(HonestDriver):
+    """Emulates a capability and does not say how."""
+
+    capabilities = replace(HonestDriver.capabilities, nack_delay=Capability(Support.EMULATED, ""))
+
+
+class LeasesShortly(HonestDriver):
+    """Leases for a moment when it is not told for how long, and does not renew."""
+
+    def receiver(self, source: Source, options: ConsumerOptions) -> HonestReceiver:
+        if options.lease is None:
+            options = replace(options, lease=0.4, heartbeat=False)
+        return super().receiver(source, options)
+
+
+class LeavesItsThread(HonestDriver):
+    """Does not end its heartbeat thread."""
+
+    def open(self) -> None:
+        super().open()
+        Thread(target=Event().wait, args=(60,), name="heartbeat", daemon=True).start()
+
+
+class JoinsForTooLong(HonestDriver):
+    """Waits, when it is closed, for a thread that does not end."""
+
+    def close(self) -> None:
+        Event().wait(20)
+        super().close()
+
+
+@dataclass(frozen=True)
+class _AnyOptions(MemoryOptions):
+    connect_timeout: Any = 5.0
+
+
+class TakesAnyOption(HonestDriver):
+    """Does not say of what type its options are."""
+
+    Options = _AnyOptions
+
+
+class TakesAnyNativeOption(HonestDriver):
+    """Ignores native options that it does not know."""
+
+    def declare(self, topology: Topology, create: bool) -> None:
+        super().declare(Topology(*(replace(d, native={}) if isinstance(d, Queue) else d for d in topology)), create)
+
+
+class LocksNoKeys(HonestDriver):
+    """Gives the messages of one key to several consumers at once."""
+
+    def declare(self, topology: Topology, create: bool) -> None:
+        super().declare(topology, create)
+        for source in topology.sources:
+            self.server.store(source).ordered = False
+
+
+class StartsAtTheEnd(HonestDriver):
+    """Gives the first consumer of a source only what is published after it came."""
+
+    _known: ClassVar[WeakKeyDictionary[MemoryServer, set[str]]] = WeakKeyDictionary()
+
+    def receiver(self, source: Source, options: ConsumerOptions) -> HonestReceiver:
+        known = self._known.setdefault(self.server, set())
+        if source.name not in known:
+            known.add(source.name)
+            self.inner.purge(source)
+        return super().receiver(source, options)
+
+
+class PrefetchesOne(HonestDriver):
+    """Takes one message at a time, whatever the prefetch."""
+
+    def receiver(self, source: Source, options: ConsumerOptions) -> HonestReceiver:
+        return super().receiver(source, replace(options, prefetch=1))
+
+
+class PurgesNothing(HonestDriver):
+    """Says it purged."""
+
+    def purge(self, source: Source) -> None:
+        pass
+
+
+class _CountsTheNacked(HonestReceiver):
+    room = 0
+
+    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
+        if self.room <= 0:
+            sleep(timeout)
+            return []
+        return super().receive(min(max_messages, self.room), timeout)
+
+    def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
+        self.room -= len(deliveries)
+        super().nack(deliveries, delay)
+
+
+class FreesOnlyByAck(HonestDriver):
+    """Counts what was nacked as if it were still held."""
+
+    Receiver = _CountsTheNacked
+
+    def receiver(self, source: Source, options: ConsumerOptions) -> HonestReceiver:
+        receiver = super().receiver(source, options)
+        assert isinstance(receiver, _CountsTheNacked)
+        receiver.room = options.prefetch
         return receiver

@@ -13,8 +13,10 @@ from messaging.driver import Done, Outgoing, Receiver
 from messaging.errors import BrokerUnavailable, MessagingError, PublishTimeout, SettleFailed
 from messaging.message import Message
 from messaging.options import ConsumerOptions, ProducerOptions
+from messaging.rejection import Rejection
 from messaging.topology import Source
 from messaging_contract.saboteurs.wrap import HonestDriver, HonestReceiver, HonestSender
+from messaging_memory import MemoryServer
 
 
 class Line:
@@ -125,9 +127,9 @@ class LineReceiver(HonestReceiver):
         self._reconnect()
         self.inner.nack(self._live(deliveries), delay)
 
-    def reject(self, deliveries: Sequence[Delivery], reason: str) -> None:
+    def reject(self, deliveries: Sequence[Delivery], why: Rejection) -> None:
         self._reconnect()
-        self.inner.reject(self._live(deliveries), reason)
+        self.inner.reject(self._live(deliveries), why)
 
     def pause(self) -> None:
         self._paused = True
@@ -162,6 +164,10 @@ class LineDriver(HonestDriver):
     LineReceiver: ClassVar[type[LineReceiver]] = LineReceiver
     line: Line
 
+    @classmethod
+    def restarted(cls, server: MemoryServer) -> None:
+        """What a restart of the broker does to what it holds: nothing."""
+
     def open(self) -> None:
         if not self.line.wait_up(self.options.connect_timeout):
             raise BrokerUnavailable("the line is down")
@@ -178,6 +184,10 @@ class LineDriver(HonestDriver):
 
     def ping(self) -> None:
         self.line.need()
+
+    def depth(self, source: Source) -> int:
+        self.line.need()
+        return super().depth(source)
 
 
 class ForgetsToResubscribe(LineReceiver):
@@ -269,3 +279,61 @@ class FlushesWhileDown(LineReceiver):
 
     def flush(self, timeout: float) -> None:
         pass
+
+
+class ConfirmsInVain(LineSender):
+    """Confirms the first message after a cut, which went into the dead connection."""
+
+    _cuts = 0
+
+    def send(self, messages: Sequence[Message], outgoing: Outgoing, done: Done) -> None:
+        if self._cuts == self.line.cuts:
+            super().send(messages, outgoing, done)
+            return
+        self._cuts = self.line.cuts
+        for index in range(len(messages)):
+            done(index, None)
+
+
+class ConnectsLater(LineDriver):
+    """Does not look, when it connects, whether the broker is there."""
+
+    def open(self) -> None:
+        HonestDriver.open(self)
+
+
+class KeepsNacksToItself(LineReceiver):
+    """Keeps what is nacked in its own memory, which a lost connection empties."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._nacked: set[str] = set()
+
+    def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
+        self._nacked |= {delivery.id for delivery in deliveries}
+        super().nack(deliveries, delay)
+
+    def reopened(self) -> Receiver:
+        store = self.server.store(self.source)
+        with self.server.changed:
+            store._ready = type(store._ready)(e for e in store._ready if e.message.id not in self._nacked)
+        return super().reopened()
+
+
+class StoresInMemory(LineDriver):
+    """Publishes messages that do not survive a restart."""
+
+    @classmethod
+    def restarted(cls, server: MemoryServer) -> None:
+        for store in server._stores.values():
+            store.clear()
+
+
+class DelaysInMemory(LineDriver):
+    """Delays by timers, which a restart ends: everything is delivered at once."""
+
+    @classmethod
+    def restarted(cls, server: MemoryServer) -> None:
+        with server.changed:
+            for store in server._stores.values():
+                store._delayed = [(0.0, position, entry) for _due, position, entry in store._delayed]

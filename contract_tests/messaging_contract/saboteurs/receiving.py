@@ -12,9 +12,12 @@ from weakref import WeakKeyDictionary
 from messaging.delivery import Delivery
 from messaging.driver import Replay
 from messaging.errors import DestinationNotFound
+from messaging.message import Message
+from messaging.rejection import Rejection
 from messaging.topology import Queue, Source
 from messaging_contract.saboteurs.wrap import HonestReceiver
 from messaging_memory import MemoryServer
+from messaging_memory.driver import MemoryDelivery
 
 
 class AcksEarly(HonestReceiver):
@@ -131,67 +134,39 @@ class ReordersAKey(HonestReceiver):
         return super().receive(max_messages, timeout)[::-1]
 
 
-class CommitsPastAGap(HonestReceiver):
-    """Acking a message acks everything delivered before it."""
+class OvertakesWhatFailed(HonestReceiver):
+    """Gives a message that failed back to its queue when its delay is over, so that later ones of its key are first."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._delivered: list[Delivery] = []
+        self._given_back: set[str] = set()
 
-    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
-        deliveries = super().receive(max_messages, timeout)
-        self._delivered += deliveries
-        return deliveries
-
-    def ack(self, deliveries: Sequence[Delivery]) -> None:
-        last = max(self._delivered.index(d) for d in deliveries if d in self._delivered)
-        self.inner.ack(self._delivered[: last + 1])
-
-
-class KeepsOnClose(HonestReceiver):
-    """Does not give unsettled messages back when it closes."""
-
-    def close(self) -> None:
-        pass
-
-
-class AcksOnClose(HonestReceiver):
-    """Acks everything it holds when it closes."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._delivered: list[Delivery] = []
-
-    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
-        deliveries = super().receive(max_messages, timeout)
-        self._delivered += deliveries
-        return deliveries
-
-    def close(self) -> None:
-        try:
-            self.inner.ack(self._delivered)
-        finally:
-            self.inner.close()
+    def is_live(self, delivery: Delivery) -> bool:
+        if self.source.ordered and delivery.attempt > 1 and delivery.id not in self._given_back:
+            self._given_back.add(delivery.id)
+            self.inner.nack([delivery], 0.1)
+            return False
+        return super().is_live(delivery)
 
 
 class RejectDiscards(HonestReceiver):
     """Acks what is rejected, without a dead letter."""
 
-    def reject(self, deliveries: Sequence[Delivery], reason: str) -> None:
+    def reject(self, deliveries: Sequence[Delivery], why: Rejection) -> None:
         self.inner.ack(deliveries)
 
 
 class RejectForgetsWhy(HonestReceiver):
     """Dead-letters without the reason."""
 
-    def reject(self, deliveries: Sequence[Delivery], reason: str) -> None:
-        self.inner.reject(deliveries, "rejected")
+    def reject(self, deliveries: Sequence[Delivery], why: Rejection) -> None:
+        self.inner.reject(deliveries, Rejection())
 
 
 class RejectRequeues(HonestReceiver):
     """Nacks what is rejected, for ever."""
 
-    def reject(self, deliveries: Sequence[Delivery], reason: str) -> None:
+    def reject(self, deliveries: Sequence[Delivery], why: Rejection) -> None:
         self.inner.nack(deliveries, 0)
 
 
@@ -247,18 +222,6 @@ class WaitsForAFullBatch(HonestReceiver):
         return found
 
 
-class HangsOnClose(HonestReceiver):
-    """Does not notice that it was closed while it waits."""
-
-    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
-        self._wait_until = time.monotonic() + timeout * 40
-        return super().receive(max_messages, timeout)
-
-    def close(self) -> None:
-        time.sleep(max(getattr(self, "_wait_until", 0.0) - time.monotonic(), 0.0))
-        super().close()
-
-
 class IgnoresReplay(HonestReceiver):
     """Claims replay and stays where it is."""
 
@@ -273,29 +236,10 @@ class ExtendsSilently(HonestReceiver):
         pass
 
 
-class LosesUnreadOnClose(HonestReceiver):
-    """Takes twice what was asked for, and loses the rest when it closes."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._spare: list[Delivery] = []
-
-    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
-        found = self._spare or super().receive(max_messages * 2, timeout)
-        self._spare = found[max_messages:]
-        return found[:max_messages]
-
-    def close(self) -> None:
-        try:
-            self.inner.ack(self._spare)
-        finally:
-            self.inner.close()
-
-
 class DeadLettersUnconfirmed(HonestReceiver):
     """Acks what is rejected though the dead letter could not be stored."""
 
-    def reject(self, deliveries: Sequence[Delivery], reason: str) -> None:
+    def reject(self, deliveries: Sequence[Delivery], why: Rejection) -> None:
         queue = self.source.dead_letter
         try:
             if queue is not None:
@@ -303,7 +247,7 @@ class DeadLettersUnconfirmed(HonestReceiver):
         except DestinationNotFound:
             self.inner.ack(deliveries)
         else:
-            self.inner.reject(deliveries, reason)
+            self.inner.reject(deliveries, why)
 
 
 class NacksAtOnce(HonestReceiver):
@@ -337,19 +281,85 @@ class BelongsToOneThread(HonestReceiver):
             super().ack(deliveries)
 
 
-class AcksWhenItCloses(HonestReceiver):
-    """Keeps acks to itself until it is closed, and has nothing to flush."""
+class SleepsBetweenPolls(HonestReceiver):
+    """Looks for messages only once in the time that it is given, and sleeps for the rest of it."""
+
+    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
+        found = super().receive(max_messages, 0.0)
+        if not found:
+            time.sleep(min(timeout * 40, 12.0))
+        return found
+
+
+class DropsTheForeign(HonestReceiver):
+    """Drops what it does not recognise as its own."""
+
+    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
+        found = super().receive(max_messages, timeout)
+        foreign = [delivery for delivery in found if delivery.content_type is None]
+        if foreign:
+            self.inner.ack(foreign)
+        return [delivery for delivery in found if delivery not in foreign]
+
+
+class IgnoresTheMost(HonestReceiver):
+    """Returns as many messages as there are."""
+
+    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
+        return super().receive(max_messages * 100, timeout)
+
+
+class SharesWhatItDelivers(HonestReceiver):
+    """Hands out the same headers again when it delivers a message again."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._acked: list[Delivery] = []
+        self._messages: dict[str, Message] = {}
 
-    def ack(self, deliveries: Sequence[Delivery]) -> None:
-        self.inner.extend(deliveries[0], 30.0)  # which a closed one refuses
-        self._acked += deliveries
+    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
+        found = super().receive(max_messages, timeout)
+        for delivery in found:
+            delivery._message = self._messages.setdefault(delivery.id, delivery.message)
+        return found
 
-    def close(self) -> None:
+
+class GivesBackLongLeases(HonestReceiver):
+    """Gives a message back whose lease is to be longer than the broker keeps one."""
+
+    def extend(self, delivery: Delivery, seconds: float) -> None:
+        if seconds > 1_000_000:
+            self.inner.nack([delivery], 0.0)
+        else:
+            self.inner.extend(delivery, seconds)
+
+
+class IdlesWhenItIsDeleted(HonestReceiver):
+    """Receives nothing ever more once its source was gone, and says nothing."""
+
+    _gone = False
+
+    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
         try:
-            self.inner.ack(self._acked)
-        finally:
-            self.inner.close()
+            if not self._gone:
+                return super().receive(max_messages, timeout)
+        except DestinationNotFound:
+            self._gone = True
+        time.sleep(timeout)
+        return []
+
+
+class _Careless(MemoryDelivery):
+    __slots__ = ()
+
+    def nack(self, delay: float = 0.0) -> None:
+        super().nack(max(delay, 0.0))
+
+
+class TakesAnyDelay(HonestReceiver):
+    """Has deliveries that take a negative delay for none."""
+
+    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
+        found = super().receive(max_messages, timeout)
+        for delivery in found:
+            delivery.__class__ = _Careless
+        return found

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import messaging
-from messaging import Broker
-from messaging_contract.proxy import HOST, TcpProxy
+from messaging_contract.faults.proxy import HOST, TcpProxy
+from messaging_contract.harness import connect_to
 
 if TYPE_CHECKING:
     from messaging_contract.containers.base import BrokerContainer
@@ -19,15 +18,13 @@ class ProxyLink:
 
     def __init__(self, upstream: tuple[str, int], url_at: Callable[[int], str]) -> None:
         self._proxy = TcpProxy(upstream)
-        self._url = url_at(self._proxy.port)
+        self.connect = connect_to(url_at(self._proxy.port))
         self.cut = self._proxy.cut
         self.blackhole = self._proxy.blackhole
         self.delay = self._proxy.delay
+        self.throttle = self._proxy.throttle
         self.resume = self._proxy.resume
         self.close = self._proxy.close
-
-    def connect(self, **options: Any) -> Broker:
-        return messaging.connect(self._url, **options)
 
 
 class ProxiedBroker:
@@ -63,14 +60,12 @@ class SharedLink:
     """A `Link` through the one proxy of a `ProxiedBroker`."""
 
     def __init__(self, proxy: TcpProxy, url: str) -> None:
-        self._url = url
+        self.connect = connect_to(url)
         self.cut = proxy.cut
         self.blackhole = proxy.blackhole
         self.delay = proxy.delay
+        self.throttle = proxy.throttle
         self.resume = proxy.resume
-
-    def connect(self, **options: Any) -> Broker:
-        return messaging.connect(self._url, **options)
 
     def close(self) -> None:
         """The proxy stays; it is the harness's."""

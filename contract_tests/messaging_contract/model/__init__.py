@@ -1,0 +1,1 @@
+"""The model test: a broker and a simple model of what the interface promises, driven side by side."""
