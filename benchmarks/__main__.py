@@ -11,6 +11,7 @@ from dataclasses import replace
 from benchmarks import machine, report, runner
 from benchmarks.catalogue import BROKERS, HOW_TO_START, Setup
 from benchmarks.contender import Settings
+from benchmarks.exactly_once import exactly_once
 from benchmarks.flatness import flatness
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.worker_overhead import worker_overhead
@@ -18,7 +19,7 @@ from messaging import connect
 from messaging.config import redact
 from messaging.errors import MessagingError, UnsupportedCapability
 
-_ONLY = (*(s.name for s in SCENARIOS), "queue", "worker", "flatness")
+_ONLY = (*(s.name for s in SCENARIOS), "queue", "worker", "exactly-once", "flatness")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             messages = options.messages or setup.messages
             only = None if options.only == "queue" else options.only
             try:
-                if only not in ("worker", "flatness"):
+                if only not in ("worker", "exactly-once", "flatness"):
                     part = runner.run(setup, _settings(setup, url), messages, options.rounds, only, progress)
                     results["parts"].append(part)
             except UnsupportedCapability as error:
@@ -57,13 +58,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress("worker")
             messages = options.messages or setups[0].messages
             results["worker"] = worker_overhead(_settings(setups[0], url), messages, options.rounds)
+        if options.broker == "kafka" and options.only in (None, "exactly-once"):
+            progress("exactly once")
+            messages = options.messages or setups[0].messages
+            results["exactly_once"] = exactly_once(_settings(setups[0], url), messages, options.rounds)
         if options.only in (None, "flatness"):
             results["flatness"] = []
             for setup in setups:
                 progress(f"memory, {setup.title}")
                 count = options.messages * 10 if options.messages else setup.flat_messages
                 results["flatness"].append({"title": setup.title, **flatness(_settings(setup, url), count)})
-    if not (results["parts"] or results.get("worker") or results.get("flatness")):
+    if not (results["parts"] or results.get("worker") or results.get("exactly_once") or results.get("flatness")):
         print(f"--only {options.only} measures nothing on {options.broker}", file=sys.stderr)
         return 2
     report.show(results, console)

@@ -12,6 +12,7 @@ from pathlib import Path
 _PACKAGES = (
     *("anybroker", "pika", "confluent-kafka", "boto3", "botocore", "msgspec"),
     *("faststream", "aio-pika", "kombu", "amqp", "pycurl"),
+    *("sqlalchemy", "psycopg", "eventsourcing"),
 )
 
 

@@ -41,6 +41,8 @@ def show(results: Results, out: Console) -> None:
         _show_part(part, out)
     if results.get("worker"):
         _show_worker(results["worker"], out)
+    if results.get("exactly_once"):
+        _show_exactly_once(results["exactly_once"], out)
     for part in results.get("flatness", ()):
         _show_flatness(part, out)
 
@@ -110,6 +112,24 @@ def _show_worker(cases: list[Results], out: Console) -> None:
             number(over["median"]),
             f"{number(over['min'])}..{number(over['max'])}",
             f"<= {case['target']:g} {verdict}",
+        )
+    out.print(table)
+
+
+def _show_exactly_once(cases: list[Results], out: Console) -> None:
+    title = "Exactly once: consume, process, produce; messages a second"
+    table = Table(title=title, box=box.SIMPLE, title_justify="left", title_style="bold")
+    for column in ("messages a batch", "messages", "at least once", "exactly once", "exactly / at least", "min..max"):
+        table.add_column(column, justify="right")
+    for case in cases:
+        ratio = case["ratio"]
+        table.add_row(
+            str(case["batch"]),
+            number(case["messages"]),
+            number(case["at_least_once"]["median"]),
+            number(case["exactly_once"]["median"]),
+            f"{ratio['median']:.2f}",
+            f"{ratio['min']:.2f}..{ratio['max']:.2f}",
         )
     out.print(table)
 
