@@ -13,6 +13,9 @@ from hypothesis import HealthCheck, settings
 from messaging_contract.harness import Harness
 
 from .brokers import BROKERS, CONTAINERS, Brokers
+from .databases import POSTGRESQL, PostgreSQL
+from .inside import run_inside
+from .soaking import soak_for
 
 # How long an example takes is not what these tests are about, and depends on what else the machine does.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -25,16 +28,19 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line("markers", "xdist_group(name): tests of one name run in one process")
     config.stash[BROKERS] = Brokers(os.environ)
+    config.stash[POSTGRESQL] = PostgreSQL(os.environ)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """With pytest-xdist and `--dist loadgroup`: the tests of an adapter in one process, so each broker starts once."""
     folder = item.path.parent.name
-    item.add_marker(pytest.mark.xdist_group(folder if folder.removeprefix("messaging_") in CONTAINERS else "rest"))
+    alone = folder.removeprefix("messaging_") in (*CONTAINERS, "sql")
+    item.add_marker(pytest.mark.xdist_group(folder if alone else "rest"))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     config.stash[BROKERS].close()
+    config.stash[POSTGRESQL].close()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -61,6 +67,22 @@ kafka = pytest.fixture(_open, scope="session", name="kafka")
 sqs = pytest.fixture(_open, scope="session", name="sqs")
 
 
+_NEWEST = {"rabbitmq": "rabbitmq:4", "kafka": "kafka:4.2", "sqs": "sqs:ministack"}
+
+
+@pytest.fixture(scope="session", params=_NEWEST)
+def newest(request: pytest.FixtureRequest) -> Harness:
+    """The newest of each real broker."""
+    brokers = request.config.stash[BROKERS]
+    return brokers.open(brokers.choose(request.param, (_NEWEST[request.param],))[0])
+
+
+@pytest.fixture(scope="session")
+def postgresql_url(pytestconfig: pytest.Config) -> str:
+    """A real PostgreSQL, for SQLAlchemy."""
+    return pytestconfig.stash[POSTGRESQL].url()
+
+
 @pytest.fixture(scope="session")
 def broker_url(request: pytest.FixtureRequest) -> str:
     """Every broker that has topics: memory, and the real ones."""
@@ -79,6 +101,18 @@ def eventually(condition: Callable[[], object], timeout: float = 10.0) -> None:
 @pytest.fixture(name="eventually")
 def _eventually() -> Callable[..., None]:
     return eventually
+
+
+@pytest.fixture(scope="session")
+def inside() -> Callable[[str, str], str]:
+    """See `run_inside`."""
+    return run_inside
+
+
+@pytest.fixture
+def short_soak() -> Callable[[Harness, float], None]:
+    """A soak of so many seconds; the test fails when the guarantee was not upheld."""
+    return soak_for
 
 
 @pytest.fixture

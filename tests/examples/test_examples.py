@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 import messaging
-from messaging import Topic
+from messaging import Queue, Topic
+from messaging_contract.harness import Harness
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PIPELINE = EXAMPLES / "order_pipeline" / "main.py"
@@ -18,7 +21,9 @@ GROUPS = ("inventory", "payment", "notification")
 
 
 def environment(**variables: str) -> dict[str, str]:
+    """As a user has it: without these tests' brokers, and with a path on which examples find what is beside them."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MESSAGING_")}
+    inherited.pop("PYTHONSAFEPATH", None)
     return {**inherited, "PYTHONUNBUFFERED": "1", **variables}
 
 
@@ -98,6 +103,73 @@ def test_order_pipeline_in_a_process_each(tmp_path: Path, broker_url: str, topic
     assert sorted(output.splitlines()) == [f"{group}: 50 orders handled" for group in sorted(GROUPS)]
 
 
+def test_a_fourth_group_that_the_order_service_does_not_know(tmp_path: Path, broker_url: str, topic: str) -> None:
+    if broker_url == "memory://":
+        pytest.skip("the memory broker lives in one process")
+    with subprocess.Popen(
+        [sys.executable, str(PIPELINE.with_name("analytics.py")), "50"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=environment(MESSAGING_URL=broker_url, ORDERS_TOPIC=topic),
+    ) as analytics:
+        try:
+            assert analytics.stdout is not None
+            assert analytics.stdout.readline() == "analytics: ready\n"
+            run(PIPELINE, "order-service", "50", cwd=tmp_path, MESSAGING_URL=broker_url, ORDERS_TOPIC=topic)
+            output = analytics.communicate(timeout=90)[0]
+        finally:
+            analytics.kill()
+    with messaging.connect(broker_url) as broker:
+        broker.delete(Topic(topic, "analytics"))
+    assert output == "analytics: 50 orders, 1275.00 in all\n"
+
+
+def test_retry_dlx(tmp_path: Path, broker_url: str) -> None:
+    queue = f"example-{uuid.uuid4().hex[:12]}"
+    try:
+        script = str(EXAMPLES / "retry_dlx" / "main.py")
+        output = subprocess.run(
+            [sys.executable, script, "--ttl", "0.2", "--rounds", "2"],
+            capture_output=True,
+            text=True,
+            timeout=150,
+            env=environment(MESSAGING_URL=broker_url, WORK_QUEUE=queue),
+            cwd=tmp_path,
+            check=True,
+        ).stdout
+    finally:
+        if broker_url != "memory://":
+            with messaging.connect(broker_url) as broker:
+                broker.delete(Queue(queue))
+    assert output.splitlines() == [
+        "9 jobs done, job 3 in attempt 2",
+        f'in {queue}--dlq: {{"job":7}}, ValueError after 3 attempts',
+        "1 redriven",
+        "10 jobs done, 0 failed",
+    ]
+
+
+def test_overload(tmp_path: Path, broker_url: str) -> None:
+    queue = f"example-{uuid.uuid4().hex[:12]}"
+    load = {"messages": 400, "size": 20000, "rate": 200, "work": 0.015, "high": 40, "low": 10}
+    small = [word for name, value in load.items() for word in (f"--{name}", str(value))]
+    try:
+        script = EXAMPLES / "overload" / "main.py"
+        output = run(script, *small, cwd=tmp_path, MESSAGING_URL=broker_url, OVERLOAD_QUEUE=queue)
+    finally:
+        if broker_url != "memory://":
+            with messaging.connect(broker_url) as broker:
+                broker.delete(Queue(queue))
+    backlogs = [int(found) for found in re.findall(r"most ([\d,]+) messages", output.replace(",", ""))]
+    assert len(backlogs) == 2, output
+    assert backlogs[1] < backlogs[0], output
+    assert re.search(r"^as it is: .* held for 0\.0 s$", output, re.MULTILINE)
+    assert not re.search(r"^with the throttle: .* held for 0\.0 s$", output, re.MULTILINE)
+    chart = ElementTree.parse(tmp_path / "overload.svg")
+    assert len(chart.findall(".//{*}polyline")) == 4
+
+
 def test_order_pipeline_refuses_an_unknown_role(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(PIPELINE), "billing"], capture_output=True, text=True, env=environment(), check=False
@@ -130,3 +202,61 @@ def test_asyncio_consumer(tmp_path: Path, broker_url: str, topic: str) -> None:
         "inventory: 20 orders handled",
         "payment: 20 orders handled",
     ]
+
+
+def test_word_count(tmp_path: Path, kafka: Harness) -> None:
+    """A killed counter costs the next one some ten seconds."""
+    script = str(EXAMPLES / "word_count" / "main.py")
+    output = subprocess.run(
+        [sys.executable, script, "--crash", "1", "--copies", "5"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=environment(MESSAGING_URL=kafka.url or ""),
+        cwd=tmp_path,
+        check=True,
+    ).stdout.splitlines()
+    assert output[:2] == ["exactly-once, 1 crashes: 1360 words counted of 1360", "  'that': 65 of 65"]
+    counted = re.fullmatch(r"at-least-once, 1 crashes: (\d+) words counted of 1360", output[4])
+    assert counted
+    assert int(counted[1]) >= 1360
+
+
+OUTBOX = [
+    "one order failed: no row, and no event",
+    "20 orders placed, 20 paid; 20 messages came again and paid nothing",
+]
+
+
+def test_order_outbox(tmp_path: Path, broker_url: str, topic: str) -> None:
+    script = EXAMPLES / "order_outbox" / "main.py"
+    assert run(script, cwd=tmp_path, MESSAGING_URL=broker_url, ORDERS_TOPIC=topic).splitlines() == OUTBOX
+
+
+def test_order_outbox_on_postgresql(tmp_path: Path, postgresql_url: str) -> None:
+    script = EXAMPLES / "order_outbox" / "main.py"
+    assert run(script, "--database", postgresql_url, cwd=tmp_path).splitlines() == OUTBOX
+
+
+BANK = EXAMPLES / "bank_account" / "main.py"
+BALANCES = "Ada 15.00, Bob 20.00, Eve 20.00"
+BANKED = [
+    "refused: 1000000 cents of 2000 cannot be withdrawn",
+    BALANCES,
+    "64 events, 64 received by notification",
+    BALANCES,
+]
+
+
+def test_bank_account(tmp_path: Path, broker_url: str, topic: str) -> None:
+    assert run(BANK, cwd=tmp_path, MESSAGING_URL=broker_url, ACCOUNTS_TOPIC=topic).splitlines() == BANKED
+    assert run(BANK, "balances", cwd=tmp_path).splitlines() == [BALANCES]
+    assert run(BANK, "rebuild", cwd=tmp_path).splitlines() == [
+        "bank-balances: 64 events applied",
+        "bank-turnover: 61 events applied",
+    ]
+    assert run(BANK, "balances", cwd=tmp_path).splitlines() == [BALANCES]
+
+
+def test_bank_account_on_postgresql(tmp_path: Path, postgresql_url: str) -> None:
+    assert run(BANK, "--database", postgresql_url, cwd=tmp_path).splitlines() == BANKED

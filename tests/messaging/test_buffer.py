@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from messaging.buffer import DeliveryBuffer
-from messaging.delivery import Delivery
+from messaging.delivery import Delivery, PlainDelivery
 from messaging.errors import SettleFailed
 from messaging.topology import Queue, Source
 
@@ -21,7 +21,7 @@ class Hand:
 
 def deliveries(count: int) -> list[Any]:
     settler: Any = None
-    return [Delivery(settler, Source(Queue("jobs")), n) for n in range(count)]
+    return [PlainDelivery(settler, Source(Queue("jobs")), n) for n in range(count)]
 
 
 def test_takes_what_is_there_at_once_and_in_order() -> None:

@@ -192,7 +192,7 @@ def test_unknown_options_name_the_nearest() -> None:
         (ConsumerOptions, {"lease": -1}),
         (ConsumerOptions, {"lease": "nan"}),
         (ConsumerOptions, {"lease": "inf"}),
-        (ConsumerOptions, {"at_most_once": "perhaps"}),
+        (ConsumerOptions, {"delivery": "perhaps"}),
     ],
 )
 def test_options_out_of_range(cls: type, wrong: dict[str, Any]) -> None:

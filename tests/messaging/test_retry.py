@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from messaging import Broker, Queue, Topic, Worker
 from messaging.errors import ConfigurationError, DecodeError
 from messaging.retry import NO_RETRY, RetryPolicy
 
@@ -75,8 +76,48 @@ def test_jitter_never_shortens() -> None:
         {"jitter": math.nan},
         {"cap": 0},
         {"cap": math.nan},
+        {"keep_order": "yes"},
+        {"keep_order": None},
     ],
 )
 def test_refuses(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError, match="RetryPolicy"):
         RetryPolicy(**wrong)  # type: ignore[arg-type]
+
+
+IN_ORDER = RetryPolicy(keep_order=True)
+
+
+@pytest.mark.parametrize("destination", ["plain", "lane", Queue("plain"), Queue("new")])
+def test_keeping_the_order_is_refused_where_there_is_none(broker: Broker, destination: str | Queue) -> None:
+    broker.declare(Queue("plain"))
+    worker = Worker(broker)
+    if destination == "lane":
+        broker.delete(Queue("lane", ordered=True))
+    with pytest.raises(ConfigurationError, match=r"keep_order needs .* ordered=True"):
+        worker.on(destination, retry=IN_ORDER)(print)
+    with pytest.raises(ConfigurationError, match="no handler"):
+        worker.start()
+
+
+def test_keeping_the_order_is_accepted_where_it_is(broker: Broker) -> None:
+    worker = Worker(broker)
+    worker.on("lane", retry=IN_ORDER)(print)
+    worker.on(Queue("other", ordered=True), retry=RetryPolicy.exponential(keep_order=True))(print)
+    worker.on(Topic("t", "g", ordered=True), "g", retry=IN_ORDER)(print)
+    with worker:
+        assert [r.handling.retry.keep_order for r in worker.registrations] == [True] * 3
+
+
+def test_keeping_the_order_is_refused_with_at_most_once(broker: Broker) -> None:
+    with pytest.raises(ConfigurationError, match="at-most-once"):
+        Worker(broker).on("lane", retry=IN_ORDER, delivery="at-most-once")(print)
+
+
+def test_what_was_ordered_at_registration_is_asked_again_at_the_start(broker: Broker) -> None:
+    worker = Worker(broker)
+    worker.on("lane", retry=IN_ORDER)(print)
+    broker.delete(Queue("lane", ordered=True))
+    broker.declare(Queue("lane"))
+    with pytest.raises(ConfigurationError, match="declared unordered"):
+        worker.start()

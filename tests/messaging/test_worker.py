@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import messaging
-from messaging import Broker, ConfigurationError, Delivery, RetryPolicy, Worker
+from messaging import Broker, ConfigurationError, Delivery, Pressure, RetryPolicy, Wait, Worker
 from messaging.topology import Queue
 
 Eventually = Callable[..., None]
@@ -184,3 +184,20 @@ def test_start_that_fails_leaves_nothing_running(broker: Broker) -> None:
         worker.start()
     assert threading.active_count() == before
     assert worker.stop(1)
+
+
+def test_a_worker_pauses_under_pressure(broker: Broker, eventually: Eventually, no_threads_left: None) -> None:
+    worker, handled, pressure, told = Worker(broker), list[int](), [10.0], list[Wait]()
+
+    @worker.on("q", pressure=Pressure(lambda: pressure[0], high=5, low=1, period=0.001, on_wait=told.append))
+    def handle(delivery: Delivery) -> None:
+        handled.append(delivery.value)
+
+    with worker:
+        eventually(lambda: bool(told))
+        broker.publish_many("q", [1, 2, 3])
+        pressure[0] = 0.0
+        eventually(lambda: len(handled) == 3)
+        pressure[0] = 10.0
+        eventually(lambda: len(told) == 3)
+    assert [wait.ended for wait in told] == [False, True, False, True]

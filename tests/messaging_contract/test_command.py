@@ -130,7 +130,7 @@ def test_a_mistyped_broker_is_one_error_of_usage(tmp_path: Path) -> None:
         assert ended.stdout == ""
 
 
-@pytest.mark.parametrize(("require", "status", "outcome"), [([], 0, "not run"), (["--require"], 1, "failed")])
+@pytest.mark.parametrize(("require", "status", "outcome"), [([], 5, "not run"), (["--require"], 1, "failed")])
 def test_without_a_container_engine(tmp_path: Path, require: list[str], status: int, outcome: str) -> None:
     ended = suite(
         tmp_path, "--containers", "rabbitmq", "-k", "meta.name", *require, DOCKER_HOST="tcp://127.0.0.1:1"
@@ -138,6 +138,14 @@ def test_without_a_container_engine(tmp_path: Path, require: list[str], status: 
     assert ended.returncode == status, ended.stdout
     assert f"meta.name  {outcome}" in ended.stdout
     assert "Start Docker" in ended.stdout
+    assert ("nothing was run" in ended.stdout) == (not require)
+
+
+def test_one_broker_that_is_not_there_spoils_no_run_of_others(tmp_path: Path) -> None:
+    both = ("--broker", "memory://", "--containers", "rabbitmq")
+    for jobs in ("1", "2"):
+        ended = suite(tmp_path, *both, "-j", jobs, "-k", "meta.name", DOCKER_HOST="tcp://127.0.0.1:1")
+        assert ended.returncode == 0, ended.stdout
 
 
 @pytest.mark.parametrize("broker", ["memory://", "harnesses:honest"])
@@ -158,3 +166,26 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     ended = suite(tmp_path, "--broker", "harnesses:absent", "-k", "meta.name")
     assert ended.returncode == 1
     assert "is not a module and a function in it" in ended.stdout
+
+
+def test_what_a_messaging_toml_declares_is_never_made(tmp_path: Path) -> None:
+    # A topology that the broker could not hold would fail every clause that connects.
+    (tmp_path / "messaging.toml").write_text(
+        '[profiles.dev]\nurl = "memory://"\n[topology.queues.jobs]\nnative.memory.wrong = 1\n'
+    )
+    ended = suite(tmp_path, "--broker", "dev", "-k", "publish.round-trip or lifecycle.idempotent")
+    assert ended.returncode == 0, ended.stdout
+
+
+def test_a_capability_that_is_declared_and_not_proven_fails_the_whole_run(tmp_path: Path) -> None:
+    code = (
+        "from messaging_contract import __main__, clauses, session\n"
+        "from messaging_contract.clauses import test_meta as only\n"
+        "session.all_clauses = lambda: [only.test_name.clause, only.test_unsupported_refuses.clause]\n"
+    )
+    (tmp_path / "run.py").write_text(
+        f"{code}raise SystemExit(__main__.main(['--broker', 'memory://', '-k', 'meta.name or meta.unsupported']))\n"
+    )
+    ended = run(tmp_path, "run.py")
+    assert ended.returncode == 1, ended.stdout
+    assert "memory: lag is declared native, and no clause that needs it has held" in ended.stdout

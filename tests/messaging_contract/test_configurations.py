@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 COMPOSE = (ROOT / "compose.yaml").read_text("utf-8")
 
 FASTER = {
+    "JAVA_TOOL_OPTIONS",
     "KAFKA_HEAP_OPTS",
     "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS",
     "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_NUM_PARTITIONS",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from messaging import Delivery, Message, Queue
+from messaging.delivery import PlainDelivery
 from messaging.errors import BatchPublishFailed, BrokerUnavailable, InvalidMessage, PublishTimeout
 from messaging.topology import Source
 from messaging_contract.ledger import TEST_ID, Ledger
@@ -12,7 +13,7 @@ from messaging_contract.ledger import TEST_ID, Ledger
 SOURCE = Source(Queue("q"))
 
 
-class Arrived(Delivery):
+class Arrived(PlainDelivery):
     """A delivery of a message as it is."""
 
     __slots__ = ()

@@ -12,10 +12,11 @@ from messaging.capabilities import emulated, unsupported
 from messaging_contract.bench import Bench
 from messaging_contract.brokers import memory_harness
 from messaging_contract.clause import QUEUE, Clause
+from messaging_contract.deadline import Hanging
 from messaging_contract.harness import Harness
-from messaging_contract.runner import Hanging, Outcome, run_clause
-from messaging_contract.saboteurs.catalogue import Saboteur
-from messaging_contract.saboteurs.hunt import harness_of
+from messaging_contract.runner import Outcome, run_clause
+from messaging_contract.saboteurs.harnesses import harness_of
+from messaging_contract.saboteurs.saboteur import Saboteur
 from messaging_contract.saboteurs.wrap import HonestDriver
 
 
@@ -55,7 +56,7 @@ def test_without_its_control_a_clause_is_not_run() -> None:
 
 def able(**changes: object) -> Harness:
     capabilities = replace(HonestDriver.capabilities, **changes)  # type: ignore[arg-type]
-    return harness_of(Saboteur("s", "", type("Driver", (HonestDriver,), {"capabilities": capabilities})))
+    return harness_of(Saboteur("s", "", type("Driver", (HonestDriver,), {"capabilities": capabilities}), ()))
 
 
 def test_an_emulation_is_told_with_how() -> None:

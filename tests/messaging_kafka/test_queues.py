@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from confluent_kafka import ShareConsumer
 from confluent_kafka.admin import ResourceType
 
-from messaging import Broker, Queue
+from messaging import Broker, Consumer, Queue
 from messaging.errors import TopologyError, UnsupportedCapability
 
 from .cluster import Cluster, take, uses_share_groups
@@ -87,6 +89,35 @@ def test_a_share_group_begins_at_the_beginning_and_locks_long(shares: Connect, c
     assert config["share.record.lock.duration.ms"] == "60000"
     broker.delete(Queue(name))
     assert cluster.config(f"{name}--share", ResourceType.GROUP)["share.auto.offset.reset"] == "latest"
+
+
+@pytest.mark.only("kafka:4.2")
+def test_members_that_leave_at_once_use_up_no_deliveries(shares: Connect, name: str) -> None:
+    queue = Queue(name, native={"kafka": {"partitions": 1}})
+    first = shares(queue)
+    consumers = [shares(queue).subscribe(name, prefetch=1) for _ in range(8)]
+    joined: set[Consumer] = set()
+    deadline = time.monotonic() + 60
+    while len(joined) < len(consumers) or first.depth(name) > 0:
+        assert time.monotonic() < deadline, f"{len(joined)} have joined"
+        if len(joined) < len(consumers):
+            first.publish_many(name, [b"who has joined?"] * len(consumers))
+        for consumer in consumers:
+            for delivery in consumer.receive(1, 0.2):
+                delivery.ack()
+                joined.add(consumer)
+    for consumer in consumers:
+        assert consumer.receive(1, 0.2) == []  # from now on a fetch is under way
+    with ThreadPoolExecutor(len(consumers)) as pool:
+        closing = [pool.submit(consumer.close) for consumer in consumers]
+        first.publish(name, b"x")
+        for closed in closing:
+            closed.result()
+    with first.subscribe(name) as last:
+        (delivery,) = take(last, 1, 30)
+        assert delivery.body == b"x"
+        assert delivery.attempt <= 3, "it goes on as a copy before the broker's limit, 5, is near"
+        delivery.ack()
 
 
 @pytest.mark.only("kafka:4.2")

@@ -58,7 +58,7 @@ def test_a_queue_is_never_compacted(native: dict[str, Any]) -> None:
         TopicSettings.of(Queue("q", native={"kafka": native}))
 
 
-def test_a_subscription_has_no_settings() -> None:
-    check_subscription(Subscription("g", native={"sqs": {"visibility": 5}}))
-    with pytest.raises(ConfigurationError, match="there is none"):
+def test_a_subscription_has_retry_topics_only() -> None:
+    check_subscription(Subscription("g", native={"sqs": {"visibility": 5}, "kafka": {"retry_topics": [5]}}))
+    with pytest.raises(ConfigurationError, match="there is only 'retry_topics'"):
         check_subscription(Subscription("g", native={"kafka": {"partitions": 5}}))

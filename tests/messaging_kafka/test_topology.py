@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from messaging import Broker, Queue, Subscription, Topic
-from messaging.errors import ConfigurationError, DestinationNotFound, TopologyError, UnsupportedCapability
+from messaging.errors import (
+    ConfigurationError,
+    DestinationNotFound,
+    PublishTimeout,
+    TopologyError,
+    UnsupportedCapability,
+)
 
 from .cluster import Cluster, one_partition, take
 
@@ -148,3 +156,17 @@ def test_nothing_waits_longer_than_its_topic_keeps_it(connect: Connect, cluster:
     for copies in [topic for topic in cluster.topics() if topic.startswith(f"{long.name}--")]:
         assert cluster.config(copies)["retention.ms"] == str(30 * day * 1000)
     assert cluster.config(f"{brief.name}--dlq")["retention.ms"] == str(7 * day * 1000)
+
+
+def test_a_topic_that_somebody_made_again_takes_messages_at_once(connect: Connect, cluster: Cluster, name: str) -> None:
+    broker = connect(Queue(name))
+    broker.publish(name, b"1")
+    cluster.admin.delete_topics([name])[name].result(15)
+    deadline = time.monotonic() + 60
+    with pytest.raises(DestinationNotFound):
+        while time.monotonic() < deadline:  # the client learns of it within seconds
+            with suppress(PublishTimeout):
+                broker.publish(name, b"2")
+    connect(Queue(name))
+    broker.publish(name, b"3")
+    assert cluster.records(name)[-1].value() == b"3"

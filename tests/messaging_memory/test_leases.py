@@ -99,3 +99,23 @@ def test_close_gives_back_at_once(open_broker) -> None:
     one.close()
     deliveries = broker.subscribe("jobs").receive(timeout=0)
     assert [(d.value, d.attempt) for d in deliveries] == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_a_nack_on_an_ordered_queue_waits_by_the_same_clock(open_broker, clock: ManualClock) -> None:
+    broker = open_broker(Queue("transfers", ordered=True))
+    broker.publish("transfers", 1, key="k")
+    consumer = broker.subscribe("transfers")
+    consumer.receive(1)[0].nack(delay=3600)
+    assert not consumer.receive(1, timeout=0)
+    clock.advance(3600)
+    assert [d.attempt for d in consumer.receive(1)] == [2]
+
+
+def test_a_purge_drops_what_an_expired_lease_held(open_broker, clock: ManualClock) -> None:
+    broker = open_broker(JOBS)
+    broker.publish("jobs", 1)
+    consumer = broker.subscribe("jobs", lease=5, heartbeat=False)
+    consumer.receive(1)
+    clock.advance(6)
+    broker.purge("jobs")
+    assert not consumer.receive(1, timeout=0)

@@ -10,8 +10,8 @@ import pytest
 
 import messaging
 from messaging.topology import Queue, Topology
+from messaging_contract.faults import TcpProxy
 from messaging_contract.harness import Harness
-from messaging_contract.proxy import TcpProxy
 from messaging_rabbitmq import RabbitMQDriver, RabbitMQOptions
 
 

@@ -4,12 +4,14 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import pika
 import pytest
 
 import messaging
 from messaging import dead_letter
+from messaging.dead_letter_queue import DeadLetterQueue
 from messaging.errors import Closed, DestinationNotFound, MessagingError, SettleFailed
 from messaging.options import ConsumerOptions, ProducerOptions
 from messaging.topology import Queue, Source, Subscription, Topic, Topology
@@ -274,7 +276,12 @@ def test_what_cannot_be_copied_is_dead_lettered_by_the_broker(
     assert receiver.lag() == 0
     parked = Source(queue).dead_letter
     assert parked is not None
-    assert take(driver.receiver(Source(parked), ConsumerOptions()), 1)[0].body == b"body"
+    with closing(driver.receiver(Source(parked), ConsumerOptions())) as dead:
+        assert take(dead, 1)[0].body == b"body"
+    result = DeadLetterQueue(driver, Source(queue)).redrive()
+    assert (result.moved, result.failed) == (1, [])
+    assert take(receiver, 1)[0].body == b"body"
+    eventually(lambda: driver.depth(Source(parked)) == 0)
 
 
 def test_close_gives_the_rest_back_at_once(driver: RabbitMQDriver, queue: Queue) -> None:

@@ -9,7 +9,7 @@ from messaging.driver import Outgoing, Receiver
 from messaging.errors import BrokerUnavailable, MessagingError, PublishTimeout
 from messaging.options import ConsumerOptions, ProducerOptions
 from messaging.topology import Queue, Source
-from messaging_contract.proxy import TcpProxy
+from messaging_contract.faults import TcpProxy
 from messaging_rabbitmq import RabbitMQDriver, RabbitMQOptions
 
 from .helpers import eventually, message, opened, publish, take

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messaging.errors import ConfigurationError, MessagingError
+from messaging.errors import ConfigurationError, MessagingError, PublishFailed
 from messaging.message import Message
 from messaging.topology import Queue, Source
 from messaging_rabbitmq import RabbitMQOptions, wire
 from messaging_rabbitmq.acks import TagWindow
 from messaging_rabbitmq.confirms import Batch, Confirms, Route
-from messaging_rabbitmq.topology import MAX_DELAY, Version, all_delays, queue_arguments, round_delay
+from messaging_rabbitmq.parts import MAX_DELAY, Version, WaitQueue, all_delays, queue_arguments, round_delay
 
 
 @given(st.permutations(range(1, 30)), st.integers(1, 7))
@@ -85,6 +85,20 @@ def test_confirms_single_multiple_late_and_twice() -> None:
     assert len(tracked) == 1
     assert len(tracked.restart()) == 1
     assert len(tracked) == 0
+
+
+def test_what_a_wait_queue_refuses_is_sent_once_more() -> None:
+    wait = WaitQueue("q", 50, "retry")
+    outcomes: dict[int, MessagingError | None] = {}
+    batch = Batch([Message(b"", id="0")], Route("q", "", wait.name, False, True, wait), outcomes.__setitem__, 0.0, None)
+    tracked = Confirms()
+    tracked.add((batch, 0))
+    feed(tracked, wire.METHOD, ack(1, method=wire.NACK))
+    assert (tracked.vanished, outcomes) == ([(batch, 0)], {})
+    tracked.vanished.clear()
+    tracked.add((batch, 0))
+    feed(tracked, wire.METHOD, ack(2, method=wire.NACK))
+    assert isinstance(outcomes[0], PublishFailed)
 
 
 def test_a_return_belongs_to_its_message() -> None:

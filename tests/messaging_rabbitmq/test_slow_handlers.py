@@ -6,7 +6,7 @@ from threading import Event
 
 from messaging.options import ConsumerOptions, ProducerOptions
 from messaging.topology import Queue, Source
-from messaging_contract.proxy import TcpProxy
+from messaging_contract.faults import TcpProxy
 from messaging_rabbitmq import RabbitMQOptions
 
 from .helpers import message, opened, publish, take

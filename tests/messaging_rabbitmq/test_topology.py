@@ -98,7 +98,7 @@ def test_tls_where_there_is_none(options: RabbitMQOptions) -> None:
 
 
 def test_nobody_answers(options: RabbitMQOptions) -> None:
-    from messaging_contract.proxy import TcpProxy
+    from messaging_contract.faults import TcpProxy
 
     host, port = options.hosts[0]
     silent = TcpProxy((host, port or 5672))

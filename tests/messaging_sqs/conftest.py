@@ -11,9 +11,8 @@ import pytest
 import messaging
 from messaging.broker import Broker
 from messaging.topology import Destination
+from messaging_contract.gate import Gate
 from messaging_contract.harness import Harness
-
-from .gate import Gate
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from messaging.errors import BrokerUnavailable, DestinationNotFound, LeaseLost, PublishFailed
 from messaging_sqs.batch import call_batch, publish_failure
-from messaging_sqs.errors import lease_lost, whole_seconds
+from messaging_sqs.errors import Throttled, lease_lost, whole_seconds
 
 
 def entries(count: int) -> list[dict[str, Any]]:
@@ -32,6 +32,16 @@ def test_a_failed_entry_fails_alone() -> None:
     assert [type(outcome) for outcome in outcomes] == [type(None), PublishFailed, BrokerUnavailable, BrokerUnavailable]
 
 
+def test_an_entry_that_is_throttled_says_so_whoever_is_to_blame() -> None:
+    failed = [
+        {"Id": "0", "SenderFault": True, "Code": "AWS.SimpleQueueService.RequestThrottled", "Message": "no"},
+        {"Id": "1", "SenderFault": False, "Code": "ThrottlingException", "Message": "no"},
+        {"Id": "2", "SenderFault": False, "Code": "InternalError", "Message": "no"},
+    ]
+    outcomes = call_batch(lambda _entries: {"Failed": failed}, entries(3), "send", publish_failure)
+    assert [type(outcome) for outcome in outcomes] == [Throttled, Throttled, BrokerUnavailable]
+
+
 def test_a_refused_call_goes_entry_by_entry() -> None:
     def call(batch: list[dict[str, Any]]) -> dict[str, Any]:
         if any(entry["n"] == 1 for entry in batch):
@@ -52,7 +62,7 @@ def test_a_refused_call_of_one_entry_is_that_entrys_refusal() -> None:
 def test_what_concerns_the_whole_call_is_everybodys_outcome() -> None:
     for error, expected in (
         (EndpointConnectionError(endpoint_url="http://nowhere"), BrokerUnavailable),
-        (refused("Throttling"), BrokerUnavailable),
+        (refused("Throttling"), Throttled),
         (refused("Whatever", 503), BrokerUnavailable),
         (refused("AWS.SimpleQueueService.NonExistentQueue"), DestinationNotFound),
     ):

@@ -13,8 +13,8 @@ from messaging import Queue
 from messaging.broker import Broker
 from messaging.consumer import Consumer
 from messaging.errors import AuthenticationFailed, MessagingError, SettleFailed
+from messaging_contract.gate import Gate
 
-from .gate import Gate
 from .test_messages import take
 
 Connect = Callable[..., Broker]

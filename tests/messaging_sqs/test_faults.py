@@ -10,10 +10,11 @@ from concurrent.futures import Future
 import pytest
 
 import messaging
-from messaging import Queue
+from messaging import Queue, Wait
 from messaging.broker import Broker
 from messaging.errors import AuthenticationFailed, BrokerUnavailable, ConfigurationError, PublishTimeout
-from messaging_contract.proxy import TcpProxy
+from messaging_contract.faults import TcpProxy
+from messaging_contract.gate import Gate
 
 Connect = Callable[..., Broker]
 
@@ -150,6 +151,23 @@ def test_a_publish_that_nobody_answers_ends_in_time(connect: Connect, url: str, 
         with pytest.raises(PublishTimeout):
             producer.publish(name, b"x")
         assert time.monotonic() - start < 10  # the default is 30
+
+
+def test_a_throttled_publish_that_nobody_waits_for_any_more_has_ended(
+    connect: Connect, gated: str, gate: Gate, name: str, eventually: Callable[..., None]
+) -> None:
+    broker = connect(Queue(name), target=gated)
+    told: list[Wait] = []
+    with broker.producer(timeout=1.0, on_wait=told.append) as producer:
+        gate.throttled.set()
+        with pytest.raises(PublishTimeout, match="RequestThrottled"):
+            producer.publish(name, b"x")
+        eventually(lambda: not producer.waiting)
+        assert [(wait.reason, wait.ended) for wait in told] == [("throttled", False), ("throttled", True)]
+        gate.throttled.clear()
+        with broker.producer() as other:
+            other.publish(name, b"x")
+            assert not other.waits
 
 
 def test_close_is_bounded_when_nobody_answers(connect: Connect, url: str, name: str, proxy: TcpProxy) -> None:

@@ -20,8 +20,8 @@ from messaging.errors import (
     SettleFailed,
     UnsupportedCapability,
 )
+from messaging_contract.gate import Gate
 
-from .gate import Gate
 from .test_messages import take
 
 Connect = Callable[..., Broker]

@@ -1,0 +1,14 @@
+"""A short soak: nothing confirmed is lost, nothing else comes, and each key keeps its order, through faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from messaging_contract.harness import Harness
+
+
+@pytest.mark.only("rabbitmq:4")
+def test_a_short_soak(rabbitmq: Harness, short_soak: Callable[[Harness, float], None]) -> None:
+    short_soak(rabbitmq, 20.0)
