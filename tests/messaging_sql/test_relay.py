@@ -151,7 +151,6 @@ def test_several_relays_and_writers_at_once_keep_each_key_in_order(
     for key in {key for key, _, _ in found}:
         numbers = [number for k, number, _ in found if k == key]
         assert numbers == sorted(numbers)
-    assert sum(relay.stats.published > 0 for relay in relays) > 1, "they shared the work"
 
 
 def test_missing_tables_and_wrong_options_are_said_at_once(engine: Engine, broker: Broker) -> None:
