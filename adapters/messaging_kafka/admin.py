@@ -20,6 +20,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
+    ClusterMetadata,
     ConfigEntry,
     ConfigResource,
     NewPartitions,
@@ -68,6 +69,9 @@ _COORDINATOR_MOVING = (
 _NOT_OURS = (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.GROUP_ID_NOT_FOUND)
 """What the coordinator says to who commits from outside for a group with members."""
 
+_NO_BROKER = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
+"""Nobody answered the client."""
+
 _ROUND = 4.0
 """Seconds that one attempt of several may take."""
 
@@ -100,10 +104,14 @@ class Admin:
     def connect(self, where: str, timeout: float) -> None:
         """Waits for a broker. Raises BrokerUnavailable or AuthenticationFailed within `timeout` seconds."""
         deadline = time.monotonic() + timeout
+        another_at = deadline - timeout / 2
         with self._lock:
             self._refusal = None
         while True:
             remaining = deadline - time.monotonic()
+            if time.monotonic() > another_at:
+                self._replace_client()
+                another_at = deadline
             try:
                 # One topic only: a cluster may have thousands. Short turns, because a refusal comes by callback.
                 self.client.list_topics("__consumer_offsets", timeout=max(min(remaining, 1.0), 0.05))
@@ -144,10 +152,7 @@ class Admin:
 
     def topics(self) -> list[str]:
         """The names of all topics that the user may see."""
-        try:
-            return list(self.client.list_topics(timeout=self._timeout).topics)
-        except KafkaException as error:
-            raise translate(error, "list topics") from error
+        return list(self._metadata(None, self._timeout, "list topics").topics)
 
     def require(self, topic: str) -> int:
         """How many partitions `topic` has. Raises DestinationNotFound."""
@@ -252,11 +257,13 @@ class Admin:
         )
 
     def _has_leaders(self, topic: str) -> bool:
-        try:
-            metadata = self.client.list_topics(topic, timeout=self._timeout).topics[topic]
-        except KafkaException as error:
-            raise translate(error, f"topic {topic!r}") from error
+        metadata = self._metadata(topic, self._timeout, f"topic {topic!r}").topics[topic]
         return metadata.error is None and all(p.leader >= 0 for p in metadata.partitions.values())
+
+    def with_leader(self, topic: str, timeout: float) -> set[int]:
+        """The partitions of `topic` that have a leader."""
+        metadata = self._metadata(topic, timeout, f"topic {topic!r}").topics[topic]
+        return {number for number, partition in metadata.partitions.items() if partition.leader >= 0}
 
     def delete_topics(self, topics: Iterable[str]) -> None:
         """Deletes topics and waits until they are gone. Missing ones are no error."""
@@ -431,10 +438,7 @@ class Admin:
 
     def a_broker(self) -> str:
         """The id of any broker."""
-        try:
-            brokers = self.client.list_topics("__consumer_offsets", timeout=self._timeout).brokers
-        except KafkaException as error:
-            raise translate(error, "list brokers") from error
+        brokers = self._metadata("__consumer_offsets", self._timeout, "list brokers").brokers
         if not brokers:
             raise BrokerUnavailable("list brokers: the cluster names none, as while it starts")
         return str(next(iter(brokers)))
@@ -445,6 +449,16 @@ class Admin:
             return call()
         except KafkaException as error:
             raise translate(error, "kafka admin request") from error
+
+    def _metadata(self, topic: str | None, timeout: float, what: str) -> ClusterMetadata:
+        try:
+            if topic is None:
+                return self.client.list_topics(timeout=timeout)
+            return self.client.list_topics(topic, timeout=timeout)
+        except KafkaException as error:
+            if error.args[0].code() in _NO_BROKER:
+                self._replace_client()
+            raise translate(error, what) from error
 
     def _result(
         self,
@@ -457,7 +471,7 @@ class Admin:
             return future.result((self._timeout if timeout is None else timeout) + 1.0)
         except KafkaException as error:
             translated = translate(error, what, default)
-            if _code(translated) == KafkaError._TIMED_OUT:
+            if _code(translated) in _NO_BROKER:
                 self._replace_client()
             raise translated from error
         except TimeoutError as error:
@@ -465,7 +479,8 @@ class Admin:
             raise BrokerUnavailable(f"{what}: no answer within {self._timeout:g} s") from error
 
     def _replace_client(self) -> None:
-        """After restarts of the broker a client may wait for the controller in vain, for ever; a new one does not.
+        """After restarts of the broker a client may wait for the controller, or for any broker (BrokerWatch), in vain,
+        for ever; a new one does not.
 
         What other threads ask the old one ends at its own deadline.
         """

@@ -27,6 +27,7 @@ from messaging.patterns import MATCH_ALL, matcher
 from messaging.topology import Source
 
 from .admin import Admin
+from .broker_watch import BrokerWatch
 from .errors import translate
 from .groups import order_mark
 from .interrupted import Interrupted
@@ -115,10 +116,15 @@ class GroupLoop(OwnerThread):
         self._next_commit = 0.0
         self._watch = TopicWatch(admin, topic)
         self._missing = False
+        self._config = config | {"on_commit": self._on_commit, "error_cb": self._on_error}
         try:
-            self._consumer = Consumer(config | {"on_commit": self._on_commit, "error_cb": self._on_error})
+            self._consumer = self._new_client()
         except KafkaException as error:
             raise translate(error, f"consumer of {source}") from error
+
+    def _new_client(self) -> Consumer:
+        self._brokers = BrokerWatch()
+        return Consumer(self._config | self._brokers.config)
 
     # -- any thread ----------------------------------------------------------------------------------------------
 
@@ -140,6 +146,8 @@ class GroupLoop(OwnerThread):
         self._obey()
         if self.settled:
             self._drain()
+        if self._brokers.is_lost:
+            self._begin_again()
         self._commit_when_due()
         self._look_at_topic()
         # What waits for its time must not keep others waiting; `_GAP` bounds it, like everything above the watermark.
@@ -384,12 +392,23 @@ class GroupLoop(OwnerThread):
             consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        # Somebody else may own them already: what is unsettled here is delivered there.
-        numbers = [p.partition for p in partitions]
-        log.warning("%s: partitions %s were lost to the group", self._source, numbers)
-        self._interrupted.remember(numbers)
-        self._forget(numbers)
+        self._lost([p.partition for p in partitions])
         consumer.incremental_unassign(partitions)
+
+    def _lost(self, partitions: list[int]) -> None:
+        """Somebody else may own them already: what is unsettled here is delivered there."""
+        log.warning("%s: partitions %s were lost to the group", self._source, partitions)
+        self._interrupted.remember(partitions)
+        self._forget(partitions)
+
+    def _begin_again(self) -> None:
+        """Joins the group anew, with another client."""
+        log.warning("%s: the Kafka client knows no broker any more and is replaced", self._source)
+        self._lost(list(self._trackers))
+        self._consumer.close()  # at once: it has nobody to tell
+        self._parked = False
+        self._consumer = self._new_client()
+        self._begin()
 
     def _forget(self, partitions: list[int]) -> None:
         """Drops trackers, so that no later settlement counts, then their waiting deliveries."""

@@ -26,7 +26,7 @@ _GUARDED = frozenset(
         *("group.id", "group.protocol", "group.instance.id", "partition.assignment.strategy", "enable.partition.eof"),
         *("enable.auto.commit", "auto.commit.enable", "enable.auto.offset.store", "auto.offset.reset"),
         *("share.acknowledgement.mode", "max.poll.records"),
-        *("logger", "error_cb", "stats_cb", "throttle_cb", "on_commit", "on_delivery"),
+        *("logger", "error_cb", "stats_cb", "statistics.interval.ms", "throttle_cb", "on_commit", "on_delivery"),
     }
 )
 

@@ -19,6 +19,7 @@ from messaging.errors import BrokerUnavailable, Closed, MessagingError, PublishT
 from messaging.message import Message, PlainValue
 
 from .admin import Admin
+from .broker_watch import BrokerWatch
 from .errors import publish_error, translate
 from .options import KafkaOptions
 from .records import TIMESTAMP, Headers, alive_again_headers, check_size, only_header, plain_headers, to_headers
@@ -64,8 +65,8 @@ class KafkaSender(Sender):
     one `Done` never overlap. `_refused` holds what the client refused at once, for that thread to report; deques
     need no lock. `_lock` guards `_closed`. The rest is the poll thread's.
 
-    The client has a state in which it never sends to a partition again though that has a leader, after a broker came
-    back (librdkafka #5430). Only another client helps: `_replace`.
+    The client has states in which it never sends to a partition again though that has a leader, after a broker came
+    back (librdkafka #5430, and see BrokerWatch). Only another client helps: `_replace`.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class KafkaSender(Sender):
             **properties,
         )
         try:
-            self._producer = Producer(self._config)
+            self._producer = self._new_client()
         except KafkaException as error:
             raise translate(error, "kafka producer") from error
         self._replaced: Producer | None = None
@@ -259,36 +260,44 @@ class KafkaSender(Sender):
             if self._replaced is not None:
                 self._guarded(self._replaced.poll, 0)
             self._report_refused()
-            if self._timed_out:
-                self._look_for_stuck()
+            self._look_for_stuck()
         if self._guarded(self._producer.flush, self._drain_for):
             self._guarded(partial(self._producer.purge, in_queue=True, in_flight=True, blocking=True))
             self._guarded(self._producer.flush, 1.0)
         self._report_refused()
 
+    def _new_client(self) -> Producer:
+        self._watch = BrokerWatch()  # another for each: the one before is polled too
+        return Producer(self._config | self._watch.config)
+
     def _look_for_stuck(self) -> None:
+        if self._watch.is_lost:
+            self._replace("the Kafka client knows no broker any more")
+            return
+        if not self._timed_out:
+            return
         now = time.monotonic()
         timed_out, self._timed_out = self._timed_out, set()
         if any(now - self.suspects.get(place, now) >= _STUCK_AFTER for place in timed_out):
-            self._replace(timed_out)
+            self._replace(f"messages to {timed_out} are not sent though there is a leader")
             return
         if now < self._next_look:
             return
         self._next_look = now + 1.0
         for topic, partition in timed_out:
-            if (topic, partition) not in self.suspects and self._has_leader(topic, partition):
+            if (topic, partition) not in self.suspects and partition in self._with_leader(topic):
                 self.suspects[topic, partition] = now
 
-    def _has_leader(self, topic: str, partition: int) -> bool:
+    def _with_leader(self, topic: str) -> set[int]:
+        """Partitions that have a leader: asked of another client, since this one may be what is wrong."""
         try:
-            described = self._producer.list_topics(topic, timeout=1.0).topics[topic].partitions
-        except (KafkaException, KeyError):
-            return False
-        return partition in described and described[partition].leader >= 0
+            return self._admin.with_leader(topic, 3.0)
+        except MessagingError:
+            return set()
 
-    def _replace(self, stuck: set[tuple[str, int]]) -> None:
+    def _replace(self, why: str) -> None:
         """Goes on with a new client. What the old one has not sent fails, so that nothing new gets before it."""
-        log.warning("messages to %s are not sent though there is a leader: the Kafka producer is replaced", stuck)
+        log.warning("%s: the Kafka producer is replaced", why)
         self._usable.clear()
         try:
             old = self._producer
@@ -296,7 +305,7 @@ class KafkaSender(Sender):
             if self._guarded(old.flush, 5.0):
                 self._guarded(partial(old.purge, in_queue=True, in_flight=True, blocking=True))
                 self._guarded(old.flush, 1.0)
-            self._producer = Producer(self._config)
+            self._producer = self._new_client()
             self._replaced = old  # a `send` that began before may still use it
             self.suspects.clear()
             self._timed_out.clear()

@@ -33,6 +33,7 @@ from messaging.errors import (
 )
 from messaging.topology import Source
 
+from .broker_watch import BrokerWatch
 from .errors import translate
 from .owner_thread import OwnerThread
 from .records import KafkaDelivery
@@ -51,6 +52,8 @@ _HELD_UP = 0.2
 """Seconds after which handed-out records that keep an idle receiver from its next poll are moved."""
 _JOINED_WITHIN = 5.0
 """Seconds that a consumer is given to join its group before it is closed."""
+_LOOK_EVERY = 3.0
+"""Seconds between two looks whether the client still knows a broker."""
 _REST_AFTER = 3.0
 """Seconds without a poll after which the consumer is closed, so that it keeps no record from others."""
 
@@ -100,7 +103,8 @@ class ShareLoop(OwnerThread):
         self._batch = Batch()
         self._consumer: ShareConsumer | None = None
         self._member = Membership()
-        self._polled = self._opened = time.monotonic()
+        self._polled = self._opened = self._next_look = time.monotonic()
+        self._brokers = BrokerWatch()
         self._received = 0
         """Records polled from this consumer."""
         self._fetching = False
@@ -140,6 +144,7 @@ class ShareLoop(OwnerThread):
             raise translate(error, f"share consumer of {self._source}") from error
         self._polled = self._opened = time.monotonic()
         self._received, self._fetching = 0, False
+        self._brokers, self._next_look = BrokerWatch(), self._opened + _LOOK_EVERY
         return consumer
 
     def _halt(self) -> None:
@@ -197,6 +202,7 @@ class ShareLoop(OwnerThread):
         self._unsent = False
         self._fetching = not records
         if not records:
+            self._look_for_brokers()
             return
         fresh = self._take(records)
         if max(map(_attempt_of, fresh), default=0) >= self._last_chance:
@@ -204,6 +210,15 @@ class ShareLoop(OwnerThread):
         self._buffer.put(fresh)
         if self.hungry:
             self.progress.set()
+
+    def _look_for_brokers(self) -> None:
+        if self._polled < self._next_look:
+            return
+        self._next_look = self._polled + _LOOK_EVERY
+        self._brokers.look(self._member.statistics)
+        if self._brokers.is_lost:
+            log.warning("%s: the Kafka client knows no broker any more and is replaced", self._source)
+            self._close()
 
     def _take(self, records: list[Any]) -> list[ShareDelivery]:
         """Makes them the batch that is to be acknowledged."""

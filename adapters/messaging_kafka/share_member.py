@@ -31,13 +31,14 @@ class Membership:
     def __init__(self) -> None:
         self.config: dict[str, Any] = {"stats_cb": self._on_statistics, "statistics.interval.ms": 50}
         """What the consumer's configuration needs for this."""
-        self._statistics = ""
+        self.statistics = ""
+        """The last, as JSON."""
         self._joined = False
         self._heartbeats = 0
         """Those sent before it joined for the last time."""
 
     def _on_statistics(self, text: str) -> None:
-        self._statistics = text
+        self.statistics = text
 
     def wait(self, consumer: ShareConsumer, deadline: float) -> None:
         """Waits until it has joined."""
@@ -51,7 +52,7 @@ class Membership:
         """
         for _ in range(3):
             self._stop_fetching(consumer, deadline)
-            statistics = json.loads(self._statistics or "{}")
+            statistics = json.loads(self.statistics or "{}")
             if statistics.get("rxmsgs", 0) <= received:
                 break
             # Only who is subscribed is given what is there; it comes without another fetch.
@@ -76,14 +77,14 @@ class Membership:
 
     def _until(self, consumer: ShareConsumer, condition: Callable[[dict[str, Any]], bool], deadline: float) -> bool:
         """Waits until `condition` holds for two statistics in a row: the first may have been made before now."""
-        held, last = 0, self._statistics
+        held, last = 0, self.statistics
         while held < 2:
             try:
                 consumer.commit_async()  # calls back what is due, as poll does, which would fetch
             except KafkaException:
                 return False
-            if self._statistics is not last:
-                last = self._statistics
+            if self.statistics is not last:
+                last = self.statistics
                 held = held + 1 if condition(json.loads(last)) else 0
             elif time.monotonic() > deadline:
                 return False

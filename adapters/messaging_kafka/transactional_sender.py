@@ -10,7 +10,7 @@ from functools import partial
 from threading import Event
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from messaging.driver import Done, Outgoing
 from messaging.errors import BrokerUnavailable, TransactionAborted
@@ -67,12 +67,14 @@ class TransactionalSender(KafkaSender):
 
         Raises BrokerUnavailable, AuthenticationFailed.
         """
+        if self._watch.is_lost:
+            self._fresh, self._state = False, _State.UNKNOWN
         if self._state is _State.OPEN:
             self.abort(timeout)
         if self._state is not _State.UNKNOWN:
             return False
         was_fresh = self._fresh
-        producer = self._producer if was_fresh else Producer(self._config)
+        producer = self._producer if was_fresh else self._new_client()
         try:
             self._insist(producer.init_transactions, time.monotonic() + timeout)
         except KafkaException as error:
