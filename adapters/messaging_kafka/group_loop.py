@@ -405,9 +405,8 @@ class GroupLoop(OwnerThread):
         """Joins the group anew, with another client."""
         log.warning("%s: the Kafka client knows no broker any more and is replaced", self._source)
         self._lost(list(self._trackers))
-        self._consumer.close()  # at once: it has nobody to tell
         self._parked = False
-        self._consumer = self._new_client()
+        self._consumer = self._new_client()  # no close of the other: it would wait a minute for an answer of nobody
         self._begin()
 
     def _forget(self, partitions: list[int]) -> None:

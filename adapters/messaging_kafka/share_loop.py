@@ -218,7 +218,7 @@ class ShareLoop(OwnerThread):
         self._brokers.look(self._member.statistics)
         if self._brokers.is_lost:
             log.warning("%s: the Kafka client knows no broker any more and is replaced", self._source)
-            self._close()
+            self._consumer = None  # no close: it would wait a minute for an answer of nobody
 
     def _take(self, records: list[Any]) -> list[ShareDelivery]:
         """Makes them the batch that is to be acknowledged."""
