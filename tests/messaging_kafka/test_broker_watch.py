@@ -60,8 +60,7 @@ def test_a_consumer_goes_on_with_another_client(
         loop = consumer._receiver._loop  # type: ignore[attr-defined]
         _lose(loop._brokers.look)
         again = take(consumer, 3, 60)
-        assert [d.body for d in again] == [b"held", b"next", b"nacked"]
-        assert again[2].attempt == 2
+        assert {d.body: d.attempt for d in again} == {b"held": 1, b"next": 1, b"nacked": 2}
         assert _SAYS in caplog.text
         held.ack()  # in vain: it was delivered again
         for delivery in again:
