@@ -20,8 +20,6 @@ from .topic_settings import PARTITIONS, TopicSettings
 
 log = logging.getLogger(__name__)
 
-DEAD_LETTERS = "--dlq"
-
 
 class Declarations:
     """Makes a cluster hold what a Topology says. Thread-safe: it keeps nothing; `shares` knows about share groups."""
@@ -166,9 +164,9 @@ class Declarations:
                     topics.append(name)
                     groups.append(name)
                 names = [source.name] if isinstance(destination, Queue) else []
-                if not source.name.endswith(DEAD_LETTERS):
-                    topics.append(source.name + DEAD_LETTERS)
-                    names.append(source.name + DEAD_LETTERS)
+                if source.dead_letter is not None:
+                    topics.append(source.dead_letter.name)
+                    names.append(source.dead_letter.name)
                 for name in names:
                     topics.append(retry_name(name))
                     groups += [queue_group(name), share_group(name), retry_name(name)]

@@ -10,6 +10,7 @@ from typing import Any
 
 from messaging.errors import DestinationNotFound, TopologyError
 from messaging.message import Message
+from messaging.names import dead_letter_name
 from messaging.patterns import matches
 from messaging.topology import Queue, Source, Topic, sources_of
 from messaging_memory.clock import Clock
@@ -117,18 +118,21 @@ class MemoryServer:
             self.changed.notify_all()
 
     def delete(self, destination: Queue | Topic) -> None:
-        """Deletes a queue, or a topic with all its subscriptions, and their dead-letter queues."""
+        """Deletes a queue, or a topic with all its subscriptions, and the dead-letter queues of what has some."""
         with self.changed:
-            names = [source.name for source in sources_of(destination)]
+            names = set()
+            for source in sources_of(destination):
+                names.add(source.name)
+                if source.dead_letter is not None:
+                    names.add(source.dead_letter.name)
             log = self._logs.pop(destination.name, None)
-            if log is not None:
-                names += log.groups
+            for name in set(log.groups if log is not None else ()) - names:  # those that somebody else declared
+                names |= {name, dead_letter_name(name)}
             for name in names:
-                for each in (name, f"{name}--dlq"):
-                    store = self._stores.pop(each, None)
-                    if store is not None:
-                        store.clear()
-                    self._queues.pop(each, None)
+                store = self._stores.pop(name, None)
+                if store is not None:
+                    store.clear()
+                self._queues.pop(name, None)
             self.changed.notify_all()
 
     def _route(self, destination: Queue | Topic, message: Message) -> list[Store]:

@@ -37,6 +37,22 @@ def what_the_group_still_has(cluster: Cluster, queue: str, count: int) -> dict[b
         consumer.close()
 
 
+def test_what_is_nacked_again_waits_on_and_counts_when_its_consumer_closes(shares: Connect, name: str) -> None:
+    broker = shares(Queue(name))
+    broker.publish(name, b"1")
+    with broker.subscribe(name) as consumer:
+        take(consumer, 1)[0].nack(delay=0.1)
+        (again,) = take(consumer, 1)
+        assert again.attempt == 2
+        nacked = time.time()
+        again.nack(delay=6.0)
+        consumer.flush()
+    with broker.subscribe(name) as consumer:
+        (third,) = take(consumer, 1, 60)
+        assert (third.attempt, time.time() - nacked >= 6.0) == (3, True)
+        third.ack()
+
+
 @pytest.mark.only("kafka:4.2")
 def test_a_share_group_keeps_what_was_not_acked(shares: Connect, cluster: Cluster, name: str) -> None:
     broker = shares(Queue(name, native={"kafka": {"partitions": 1}}))

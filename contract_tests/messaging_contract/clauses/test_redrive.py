@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from messaging.dead_letter import REASON
-from messaging.dead_letter_queue import Choice, DeadLetterQueue
+from messaging.dead_letter_queue import Choice, DeadLetterQueue, Redriven
 from messaging.errors import ConfigurationError, DestinationNotFound
 from messaging.topology import Queue, Source, sources_of
 from messaging_contract.bench import Bench
@@ -230,6 +230,33 @@ def test_origin_gone(bench: Bench) -> None:
     with pytest.raises(DestinationNotFound):
         bench.connect(create=False).dead_letter_queue(origin).redrive()
     bench.take(bench.consume(dead), ledger, 2, ack=True)
+
+
+@clause(
+    "redrive.refused",
+    "A dead letter whose copy the broker refuses in the midst of a redrive is told, and stays.",
+    anchors=[91, 79],
+    on=QUEUE,
+    needs="dead_letter",
+    deadline=180,
+)
+def test_refused(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    ledger.publish(bench.broker, source.destination, ledger.messages(4))
+    _reject(bench, source, ledger, *"aaaa")
+    letters = _dead_letters(bench, source)
+    bench.eventually(lambda: letters.depth() == 4, "4 dead letters")
+    gone: list[int] = []
+
+    def take_away(progress: Redriven) -> None:
+        if progress.moved and not gone:
+            gone.append(progress.moved)
+            bench.broker.delete(Queue(source.name, dead_letter=False))
+
+    result = letters.redrive(rate=1, on_progress=take_away)
+    assert (gone, result.moved, len(result.failed)) == ([1], 1, 3)
+    bench.broker.declare(source.destination)
+    bench.take(bench.dead_letters(source), ledger.view("left"), 3, ack=True)
 
 
 _REDRIVE = """

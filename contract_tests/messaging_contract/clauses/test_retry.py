@@ -61,12 +61,16 @@ def test_exhausted(bench: Bench) -> None:
 
 @clause(
     "retry.never",
-    "An error type that is not to be retried, and a body that cannot be decoded, are dead-lettered at attempt 1.",
+    "An error type that is not to be retried, a kind of it, and a body that cannot be decoded are dead-lettered at "
+    "attempt 1.",
     anchors=[81, 85, 109],
     failures=[24],
     needs="dead_letter",
 )
 def test_never(bench: Bench) -> None:
+    class NotOnSundays(PermissionError):
+        pass
+
     source, ledger = bench.source(), bench.ledger()
     handled = []
 
@@ -74,13 +78,16 @@ def test_never(bench: Bench) -> None:
         handled.append(delivery.id)
         if delivery.value == "forbidden":
             raise PermissionError("never allowed")
+        if delivery.value == "forbidden, as a kind of it":
+            raise NotOnSundays("never allowed")
 
     policy = RetryPolicy(attempts=5, delays=(0.0,), never=(*RetryPolicy().never, PermissionError))
-    wrong = [ledger.message("forbidden"), ledger.message(b"{broken", content_type="application/json")]
+    wrong = [ledger.message("forbidden"), ledger.message("forbidden, as a kind of it")]
+    wrong.append(ledger.message(b"{broken", content_type="application/json"))
     fine = ledger.message("fine")
     with worker_for(bench, source, handle, retry=policy):
         ledger.publish(bench.broker, source.destination, [*wrong, fine])
-        dead = bench.take(bench.dead_letters(source), ledger, 2, ack=True)
+        dead = bench.take(bench.dead_letters(source), ledger, 3, ack=True)
         bench.eventually(lambda: fine.id in handled, "the good message to be handled")
     assert {delivery.id for delivery in dead} == {message.id for message in wrong}
     assert {delivery.headers[ATTEMPTS] for delivery in dead} == {"1"}

@@ -203,6 +203,25 @@ def test_delete(bench: Bench) -> None:
 
 
 @clause(
+    "topology.delete-leaves-dead-letters",
+    "Deleting a queue that is told to have no dead letters leaves those of a queue of its name.",
+    anchors=[151],
+    on=QUEUE,
+    needs="dead_letter",
+)
+def test_delete_leaves_dead_letters(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    ledger.publish_one(bench.broker, source.destination, ledger.message())
+    with bench.consume(source) as consumer:
+        bench.one(consumer, ledger).reject("kept")
+        consumer.flush()
+    letters = bench.broker.dead_letter_queue(source.destination)
+    bench.eventually(lambda: letters.depth() == 1, "a dead letter")
+    bench.broker.delete(Queue(source.name, dead_letter=False))
+    bench.take(bench.dead_letters(source), ledger, ack=True)
+
+
+@clause(
     "topology.delete-and-declare-again",
     "A destination that was deleted and declared again is empty and works.",
     anchors=[145, 151],

@@ -131,6 +131,15 @@ class CountsOneTooMany(HonestDriver):
         return super().depth(source) + 1
 
 
+class DeletesOthersDeadLetters(HonestDriver):
+    """Deletes a dead-letter queue with a queue that is told to have none."""
+
+    def delete(self, topology: Topology) -> None:
+        super().delete(topology)
+        others = [Queue(f"{each.name}--dlq", dead_letter=False) for each in topology if isinstance(each, Queue)]
+        super().delete(Topology(*(other for other in others if "--dlq--dlq" not in other.name)))
+
+
 class DeletesNothing(HonestDriver):
     """Says it deleted."""
 

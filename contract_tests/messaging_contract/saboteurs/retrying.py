@@ -261,6 +261,15 @@ class CutsTheDelayShort(HonestSender):
         super().send(messages, replace(outgoing, delay=outgoing.delay / 2), done)
 
 
+class DelaysTheFirst(HonestSender):
+    """Of a batch with a delay only the first message waits."""
+
+    def send(self, messages: Sequence[Message], outgoing: Outgoing, done: Done) -> None:
+        super().send(messages[:1], outgoing, done)
+        if messages[1:]:
+            super().send(messages[1:], replace(outgoing, delay=0.0), lambda index, error: done(index + 1, error))
+
+
 class DelaysInTurn(HonestSender):
     """Lets no delayed message come before one that was published earlier."""
 

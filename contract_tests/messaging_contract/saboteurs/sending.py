@@ -341,6 +341,13 @@ class RedrivesAsNew(HonestSender):
         self.send([replace(alive_again(letter), id=f"{letter.id}-again") for letter in letters], outgoing, done)
 
 
+class RedrivesUnheard(HonestSender):
+    """Takes every copy of a dead letter to be stored."""
+
+    def send_again(self, letters: Sequence[Delivery], outgoing: Outgoing, done: Done) -> None:
+        super().send_again(letters, outgoing, lambda index, _error: done(index, None))
+
+
 class RedrivesWithTheStory(HonestSender):
     """Brings a dead letter back with what dead-lettering put into its headers."""
 
