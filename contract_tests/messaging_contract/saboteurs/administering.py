@@ -136,8 +136,8 @@ class DeletesOthersDeadLetters(HonestDriver):
 
     def delete(self, topology: Topology) -> None:
         super().delete(topology)
-        others = [Queue(f"{each.name}--dlq", dead_letter=False) for each in topology if isinstance(each, Queue)]
-        super().delete(Topology(*(other for other in others if "--dlq--dlq" not in other.name)))
+        queues = [each.name for each in topology if isinstance(each, Queue) and "--dlq" not in each.name]
+        super().delete(Topology(*(Queue(f"{name}--dlq", dead_letter=False) for name in queues)))
 
 
 class DeletesNothing(HonestDriver):
