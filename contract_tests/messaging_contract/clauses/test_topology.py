@@ -150,6 +150,12 @@ def test_purge(bench: Bench) -> None:
     other = bench.source()
     kept = bench.ledger("kept")
     kept.publish(bench.broker, other.destination, kept.messages(2))
+    dead = bench.ledger("dead")
+    if bench.able.dead_letter:
+        dead.publish_one(bench.broker, source.destination, dead.message())
+        with bench.consume(source) as consumer:
+            bench.one(consumer, dead).reject("kept")
+            consumer.flush()
     bench.broker.publish_many(source.destination, ledger.messages(5))
     bench.eventually(lambda: bench.depth(source) == 5, "a depth of 5")
     bench.broker.purge(source.destination, group)
@@ -159,6 +165,8 @@ def test_purge(bench: Bench) -> None:
     ledger.publish_one(bench.broker, source.destination, ledger.message())
     bench.take(consumer, ledger, ack=True)
     bench.take(bench.consume(other), kept, ack=True)
+    if bench.able.dead_letter:
+        bench.take(bench.dead_letters(source), dead.view("left"), 1, ack=True)
     ledger.check()
     kept.check()
 

@@ -354,6 +354,15 @@ class PrefetchesOne(HonestDriver):
         return super().receiver(source, replace(options, prefetch=1))
 
 
+class PurgesDeadLettersToo(HonestDriver):
+    """Purging a source purges what it gave up."""
+
+    def purge(self, source: Source) -> None:
+        super().purge(source)
+        if source.dead_letter is not None:
+            super().purge(Source(source.dead_letter))
+
+
 class PurgesNothing(HonestDriver):
     """Says it purged."""
 

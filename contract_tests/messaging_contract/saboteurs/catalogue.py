@@ -349,6 +349,7 @@ SABOTEURS = (
     _driver(administering.StartsAtTheEnd, "publish.before-consumer", "groups.restart-resumes"),
     _driver(administering.PrefetchesOne, "retry.concurrency"),
     _driver(administering.PurgesNothing, "topology.purge"),
+    _driver(administering.PurgesDeadLettersToo, "topology.purge"),
     _driver(administering.DeletesOthersDeadLetters, "topology.delete-leaves-dead-letters"),
     _driver(administering.FreesOnlyByAck, "receive.prefetch-freed-by-nack-and-reject"),
     _driver(administering.FailsToPing, "lifecycle.ping"),
