@@ -268,9 +268,16 @@ class Broker:
         return self.subscribe(self._dead_letter_queue(destination, group), **options)
 
     def dead_letter_queue(self, destination: str | Destination, group: str | None = None) -> DeadLetterQueue:
-        """To look at, redrive and purge the dead letters of a queue or subscription. Raises TopologyError."""
+        """To look at, redrive and purge the dead letters of a queue or subscription. Raises TopologyError.
+
+        Nothing is declared: dead letters are there for whoever looks, also where what they came from is gone.
+        """
         self._check_open("dead_letter_queue")
-        return DeadLetterQueue(self._driver, self._known_source(destination, group))
+        if isinstance(destination, str):
+            known = self._resolve(destination)
+        else:
+            known = self._topology.merge(destination).get(destination.name) or destination
+        return DeadLetterQueue(self._driver, _source_in(known, group))
 
     def depth(self, destination: str | Destination, group: str | None = None) -> int:
         """Messages waiting in a queue or subscription, as exactly as the broker tells."""
@@ -389,16 +396,7 @@ class Broker:
             self.declare(destination)
 
     def _known_source(self, destination: str | Destination, group: str | None) -> Source:
-        value = self._resolve(destination)
-        if isinstance(value, Queue):
-            if group is not None:
-                raise TopologyError(f"{value.name!r} is a queue: it has no groups")
-            return Source(value)
-        subscription = value.subscription(group) if group else None
-        if subscription is None:
-            groups = ", ".join(s.group for s in value.subscriptions) or "none"
-            raise TopologyError(f"topic {value.name!r} has no group {group!r}; declared: {groups}")
-        return Source(value, subscription)
+        return _source_in(self._resolve(destination), group)
 
     def _dead_letter_queue(self, destination: str | Destination, group: str | None) -> Queue:
         source = self._known_source(destination, group)
@@ -464,3 +462,17 @@ def _check_native(options: Mapping[str, Mapping[str, Any]], name: str) -> None:
             raise ConfigurationError(
                 f"{name!r}: native options for {adapter!r}; installed adapters: {', '.join(known)}"
             )
+
+
+def _source_in(destination: Destination, group: str | None) -> Source:
+    if isinstance(destination, Queue):
+        if group is not None:
+            raise TopologyError(f"{destination.name!r} is a queue: it has no groups")
+        return Source(destination)
+    groups = ", ".join(s.group for s in destination.subscriptions) or "none"
+    if group is None:
+        raise TopologyError(f"{destination.name!r} is a topic: say which group is meant; declared: {groups}")
+    subscription = destination.subscription(group)
+    if subscription is None:
+        raise TopologyError(f"topic {destination.name!r} has no group {group!r}; declared: {groups}")
+    return Source(destination, subscription)

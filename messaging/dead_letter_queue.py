@@ -203,7 +203,7 @@ class DeadLetterQueue:
                     on_progress(result)
                 if limit is not None and result.moved + result.already >= limit:
                     break
-            result.unseen = one_pass.unseen()
+            result.unseen = one_pass.unseen(result)
         return result
 
     def purge(self, choice: Choice = ALL) -> int:
@@ -333,9 +333,10 @@ class _Pass:
         """They are not held any more."""
         self._held -= len(letters)
 
-    def unseen(self) -> int:
-        """How many of those that were there at the beginning did not come by."""
-        return max(self._there - self._seen, 0)
+    def unseen(self, result: Redriven) -> int:
+        """How many of those that were there at the beginning nothing was decided about."""
+        decided = result.moved + result.already + result.passed_over + len(result.failed)
+        return max(self._there - decided, 0)
 
 
 class _Pace:

@@ -34,12 +34,18 @@ class RetryPolicy:
     keep_order: bool = False
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ConfigurationError(f"RetryPolicy: attempts must be at least 1, not {self.attempts}")
+        if not isinstance(self.attempts, int) or isinstance(self.attempts, bool) or self.attempts < 1:
+            raise ConfigurationError(
+                f"RetryPolicy: attempts must be a whole number of at least 1, not {self.attempts!r}"
+            )
         if not isinstance(self.delays, Sequence) or not self.delays or not all(map(_is_delay, self.delays)):
-            raise ConfigurationError(f"RetryPolicy: delays must be seconds from 0 on, not {self.delays!r}")
+            raise ConfigurationError(
+                f"RetryPolicy: delays must be one or more seconds from 0 to {_LONGEST:g}, not {self.delays!r}"
+            )
         if not (1 <= self.factor < math.inf and 0 <= self.jitter < math.inf and self.cap > 0):
             raise ConfigurationError("RetryPolicy: factor must be at least 1, jitter from 0 on, cap above 0")
+        if not isinstance(self.never, tuple) or not all(map(_is_error_type, self.never)):
+            raise ConfigurationError(f"RetryPolicy: never must be a tuple of exception types, not {self.never!r}")
         if not isinstance(self.keep_order, bool):
             raise ConfigurationError(f"RetryPolicy: keep_order must be True or False, not {self.keep_order!r}")
 
@@ -71,7 +77,11 @@ class RetryPolicy:
 
 
 def _is_delay(value: object) -> bool:
-    return isinstance(value, int | float) and 0 <= value <= _LONGEST
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LONGEST
+
+
+def _is_error_type(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseException)
 
 
 NO_RETRY = RetryPolicy(attempts=1)

@@ -235,7 +235,7 @@ def _report(result: Redriven, letters: DeadLetterQueue, dry_run: bool, as_json: 
 
 def _shown(letter: DeadLetter) -> Table:
     table = Table.grid(padding=(0, 2))
-    table.add_row("id", escape(letter.id))
+    table.add_row("id", _harmless(letter.id))
     for label, value in (
         ("key", letter.key),
         ("type", letter.type),
@@ -248,12 +248,18 @@ def _shown(letter: DeadLetter) -> Table:
         ("given up", _when(letter.time)),
     ):
         if value not in (None, ""):
-            table.add_row(label, escape(str(value)))
+            table.add_row(label, _harmless(str(value)))
     for name, value in letter.headers.items():
-        table.add_row("header", escape(f"{name}: {value}"))
+        table.add_row("header", _harmless(f"{name}: {value}"))
     text = letter.body.decode("utf-8", "backslashreplace")
-    table.add_row("body", escape(text if len(text) <= 500 else f"{text[:500]} ... ({len(letter.body)} bytes)"))
+    table.add_row("body", _harmless(text if len(text) <= 500 else f"{text[:500]} ... ({len(letter.body)} bytes)"))
     return table
+
+
+def _harmless(text: str) -> str:
+    """What a message holds may be meant for a terminal: only its characters are shown, never obeyed."""
+    shown = (c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    return escape("".join(shown))
 
 
 def _when(seconds: float | None) -> str:

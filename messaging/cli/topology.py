@@ -140,7 +140,10 @@ def delete(
         for name, messages in _contents(there.driver, given.topology):
             typer.echo(f"{name}: {_counted(messages)}")
         if not yes:
-            say_error("nothing was deleted: --yes deletes all of this, with the queues of its retries")
+            say_error(
+                "nothing was deleted: --yes deletes all of this, with what waits for a delay or is being handled, "
+                "which is not counted"
+            )
             raise typer.Exit(FAILED)
         there.broker.delete(given.topology)
     typer.echo(f"deleted from {there.name}")

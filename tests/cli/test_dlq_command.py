@@ -76,6 +76,33 @@ def test_list(run: Run, broker: Broker, broker_url: str, topic: Topic) -> None:
     assert depths == {f"{topic.name}--payment--dlq": 2, "never-made--dlq": None}
 
 
+def test_other_groups_and_the_origin_may_be_gone(run: Run, broker: Broker, broker_url: str, topic: Topic) -> None:
+    """Who looks at dead letters declares nothing, so what differs elsewhere is in nobody's way."""
+    Path("messaging.toml").write_text(
+        f"[topology.topics.{topic.name}.subscriptions.payment]\n"
+        f'[topology.topics.{topic.name}.subscriptions.never-made]\npattern = "other.*"\n'
+    )
+    status, out = run("dlq", "list", "--broker", broker_url, "--json")
+    assert status == 0
+    depths = {row["name"]: row["depth"] for row in json.loads(out)}
+    assert depths == {f"{topic.name}--payment--dlq": 2, f"{topic.name}--never-made--dlq": None}
+    where = (topic.name, "--group", "payment", "--broker", broker_url)
+    assert "2 shown of 2" in run("dlq", "peek", *where)[1]
+    status, out = run("dlq", "redrive", *where, "--limit", "1", "--json")
+    assert (status, json.loads(out)["moved"], json.loads(out)["unseen"]) == (0, 1, 1)
+    status, out = run("dlq", "peek", topic.name, "--broker", broker_url)
+    assert (status, "say which group" in out) == (1, True)
+
+
+def test_what_a_message_holds_is_shown_and_not_obeyed(run: Run, broker: Broker, broker_url: str, topic: Topic) -> None:
+    broker.publish(topic, b"\x1b[31mred\x00", id="three")
+    with broker.subscribe(topic, "payment") as consumer:
+        next(iter(consumer.iterate(timeout=20))).reject("\x1b[2J")
+    status, out = run("dlq", "peek", topic.name, "--group", "payment", "--broker", broker_url, "--id", "three")
+    assert (status, "\x1b" in out, "\x00" in out) == (0, False, False)
+    assert r"\x1b[31mred\x00" in out
+
+
 def test_a_queue_that_is_not_there(run: Run, broker: Broker, broker_url: str) -> None:
     status, out = run("dlq", "peek", "never-made", "--broker", broker_url)
     assert status == 1

@@ -78,6 +78,14 @@ def test_jitter_never_shortens() -> None:
         {"cap": math.nan},
         {"keep_order": "yes"},
         {"keep_order": None},
+        {"attempts": float("nan")},
+        {"attempts": 1.5},
+        {"attempts": True},
+        {"attempts": "3"},
+        {"delays": (True,)},
+        {"never": [ValueError]},
+        {"never": "ValueError"},
+        {"never": ("ValueError",)},
     ],
 )
 def test_refuses(wrong: dict[str, object]) -> None:
