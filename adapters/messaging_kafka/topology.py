@@ -115,7 +115,8 @@ class Declarations:
             if made:
                 return True
             count = there[name]
-        if settings.partitions is not None and count is not None and count < settings.partitions:
+        grows = settings.partitions is not None and count is not None and count < settings.partitions
+        if grows:
             if fixed:
                 raise TopologyError(
                     f"topic {name!r} is ordered and has {count} partitions, and {settings.partitions} are declared: "
@@ -127,8 +128,6 @@ class Declarations:
                     f"topic {name!r} has {count} partitions and {settings.partitions} are declared: declare it with "
                     f"create=True, which adds them, or declare {count}"
                 )
-            self._admin.grow(name, settings.partitions)
-            there[name] = settings.partitions
         wanted = settings.replication_factor
         if wanted is not None and (actual := self._admin.replication(name)) != wanted:
             raise TopologyError(
@@ -137,6 +136,9 @@ class Declarations:
             )
         if settings.config:
             self._check_config(name, settings.config)
+        if grows and settings.partitions is not None:  # last: it is never taken back
+            self._admin.grow(name, settings.partitions)
+            there[name] = settings.partitions
         return False
 
     def _check_config(self, name: str, declared: Mapping[str, str]) -> None:

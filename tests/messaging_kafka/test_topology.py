@@ -48,6 +48,13 @@ def test_partitions_are_added_and_never_silently_missing(connect: Connect, clust
         assert {d.body for d in take(consumer, 2)} == {b"before", b"after"}
 
 
+def test_a_topic_that_is_refused_does_not_grow(connect: Connect, cluster: Cluster, name: str) -> None:
+    connect(Topic(name, "g", native={"kafka": {"partitions": 1}}))
+    with pytest.raises(TopologyError, match=r"retention\.ms"):
+        connect(Topic(name, "g", native={"kafka": {"partitions": 2, "retention": 3600}}))
+    assert cluster.partitions(name) == 1
+
+
 def test_an_ordered_topic_does_not_grow(connect: Connect, cluster: Cluster, name: str) -> None:
     connect(one_partition(name, ordered=True))
     with pytest.raises(TopologyError, match="is ordered and has 1 partitions"):
