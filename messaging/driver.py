@@ -318,7 +318,7 @@ class Driver(ABC):
 
     @abstractmethod
     def delete(self, topology: Topology) -> None:
-        """Deletes everything in `topology` with its dead-letter and retry queues. Missing ones are no error.
+        """Deletes all in `topology` with the dead-letter and retry queues it declares. Missing ones are no error.
 
         A destination may be one dead-letter queue, by its name: then that alone.
         """

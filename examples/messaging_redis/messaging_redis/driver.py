@@ -15,7 +15,7 @@ from messaging.driver import Driver, Receiver, Sender
 from messaging.errors import ConfigurationError, MessageTooLarge, UnsupportedCapability
 from messaging.message import Message
 from messaging.options import ConsumerOptions, ProducerOptions
-from messaging.topology import Destination, Queue, Source, Topology, sources_of
+from messaging.topology import Destination, Queue, Source, Topic, Topology, sources_of
 from messaging_redis.client import Client, translate
 from messaging_redis.options import RedisOptions
 from messaging_redis.receiver import RedisReceiver
@@ -90,7 +90,7 @@ class RedisDriver(Driver):
 
     def delete(self, topology: Topology) -> None:
         for destination in topology:
-            whole = "--" not in destination.name  # else it is one dead-letter queue
+            whole = isinstance(destination, Topic) or destination.dead_letter
             self._client.call("delete", destination.name, int(whole))
 
     def check(self, message: Message, destination: Destination) -> None:
