@@ -305,7 +305,7 @@ class Broker:
         unwanted = Topology.of(topology)
         self._driver.delete(unwanted)
         with self._lock:
-            gone = {d.name for d in unwanted} | {f"{source.name}--dlq" for source in unwanted.sources}
+            gone = {d.name for d in unwanted} | {s.dead_letter.name for s in unwanted.sources if s.dead_letter}
             self._topology = Topology(*(d for d in self._topology if d.name not in gone))
 
     def ping(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-_EVERY = 3.0
+EVERY = 3.0
 """Seconds between two statistics."""
 _IN_A_ROW = 2
 """So many say that no broker is known: for an instant that is so whenever a client begins again."""
@@ -34,7 +34,7 @@ class BrokerWatch:
     """
 
     def __init__(self) -> None:
-        self.config: dict[str, Any] = {"stats_cb": self.look, "statistics.interval.ms": round(_EVERY * 1000)}
+        self.config: dict[str, Any] = {"stats_cb": self.look, "statistics.interval.ms": round(EVERY * 1000)}
         """What the client's configuration needs for this."""
         self._without = 0
 

@@ -33,7 +33,7 @@ from messaging.errors import (
 )
 from messaging.topology import Source
 
-from .broker_watch import BrokerWatch
+from .broker_watch import EVERY, BrokerWatch
 from .errors import translate
 from .owner_thread import OwnerThread
 from .records import KafkaDelivery
@@ -52,8 +52,6 @@ _HELD_UP = 0.2
 """Seconds after which handed-out records that keep an idle receiver from its next poll are moved."""
 _JOINED_WITHIN = 5.0
 """Seconds that a consumer is given to join its group before it is closed."""
-_LOOK_EVERY = 3.0
-"""Seconds between two looks whether the client still knows a broker."""
 _REST_AFTER = 3.0
 """Seconds without a poll after which the consumer is closed, so that it keeps no record from others."""
 
@@ -144,7 +142,7 @@ class ShareLoop(OwnerThread):
             raise translate(error, f"share consumer of {self._source}") from error
         self._polled = self._opened = time.monotonic()
         self._received, self._fetching = 0, False
-        self._brokers, self._next_look = BrokerWatch(), self._opened + _LOOK_EVERY
+        self._brokers, self._next_look = BrokerWatch(), self._opened + EVERY
         return consumer
 
     def _halt(self) -> None:
@@ -212,9 +210,9 @@ class ShareLoop(OwnerThread):
             self.progress.set()
 
     def _look_for_brokers(self) -> None:
-        if self._polled < self._next_look:
+        if self._polled < self._next_look or not self._member.statistics:  # a busy client has told nothing yet
             return
-        self._next_look = self._polled + _LOOK_EVERY
+        self._next_look = self._polled + EVERY
         self._brokers.look(self._member.statistics)
         if self._brokers.is_lost:
             log.warning("%s: the Kafka client knows no broker any more and is replaced", self._source)

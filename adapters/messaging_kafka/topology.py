@@ -115,8 +115,8 @@ class Declarations:
             if made:
                 return True
             count = there[name]
-        grows = settings.partitions is not None and count is not None and count < settings.partitions
-        if grows:
+        more = settings.partitions if count is not None and count < (settings.partitions or 0) else None
+        if more is not None:
             if fixed:
                 raise TopologyError(
                     f"topic {name!r} is ordered and has {count} partitions, and {settings.partitions} are declared: "
@@ -136,9 +136,9 @@ class Declarations:
             )
         if settings.config:
             self._check_config(name, settings.config)
-        if grows and settings.partitions is not None:  # last: it is never taken back
-            self._admin.grow(name, settings.partitions)
-            there[name] = settings.partitions
+        if more is not None:  # last: it is never taken back
+            self._admin.grow(name, more)
+            there[name] = more
         return False
 
     def _check_config(self, name: str, declared: Mapping[str, str]) -> None:
