@@ -125,6 +125,11 @@ def test_both_bounds_of_a_producer_whose_queue_is_full(eventually: Callable[...,
                     (delivery,) = consumer.receive(1, 10)
                     assert delivery.value == number
                     delivery.ack()
+                    if (
+                        number == 0
+                    ):  # else it may come when the queue was empty for a moment, and wait for a second time
+                        eventually(lambda: producer.waiting == {"blocked"})
+                        eventually(lambda: len(producer._sender._waiting["jobs"]) == 2)  # type: ignore[attr-defined]
             last.result(10)
         assert [future.done() for future in futures] == [True] * 3
         eventually(lambda: producer.waiting == frozenset())
