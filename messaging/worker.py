@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from messaging.async_pool import AsyncPool
@@ -18,6 +17,7 @@ from messaging.handling import Handler, Handling, Stats, is_async
 from messaging.pool import ThreadPool
 from messaging.pressure_gate import Pressure, PressureGate
 from messaging.retry import RetryPolicy
+from messaging.stop_request import StopRequest, stop_signals
 from messaging.topology import Destination
 from messaging.transaction_pool import TransactionPool, check_handler
 
@@ -75,8 +75,10 @@ class Worker:
         self._pools: list[ThreadPool | AsyncPool] = []
         self._consumers: list[Consumer] = []
         self._gates: list[PressureGate] = []
-        self._stop = threading.Event()
+        self._stop = StopRequest()
+        self._subscribing = False
         self._interrupted = False
+        self._hurry = False
 
     def on(
         self,
@@ -119,6 +121,7 @@ class Worker:
         for entry in self.registrations:
             self._check_order(entry)  # what is declared may have changed since
         try:
+            self._subscribing = True
             for number, entry in enumerate(self.registrations):
                 consumer = self._broker.subscribe(
                     entry.destination, entry.group, pattern=entry.pattern, **entry.options
@@ -127,7 +130,9 @@ class Worker:
                 self._pools.append(_pool(consumer, entry, f"worker-{number}"))
                 if entry.pressure is not None:
                     self._gates.append(entry.pressure.gate(consumer))
+            self._subscribing = False
         except BaseException:
+            self._subscribing = False
             self._pools.clear()
             self._close_consumers()
             raise
@@ -158,21 +163,17 @@ class Worker:
         makes it stop at once. Raises what ended a registration, for example DestinationNotFound when its queue was
         deleted.
         """
-        previous = self._install_signals()  # before a handler can run: a signal must never cut one off
-        started = False
-        try:
+        self._interrupted = self._hurry = False
+        with stop_signals(self._on_signal):  # from before a handler can run until after the drain: neither is cut off
             self.start()
-            started = True
-            while not self._stop.wait(0.2):
-                if any(pool.error is not None or not pool.alive for pool in self._pools):
-                    break
-        finally:
             try:
-                if started:
-                    self.stop()
-            finally:  # after the drain: a signal must not cut that off either
-                for number, handler in previous.items():
-                    signal.signal(number, signal.SIG_DFL if handler is None else handler)
+                while not self._stop.wait(0.2):
+                    if any(pool.error is not None or not pool.alive for pool in self._pools):
+                        break
+            finally:
+                self.stop()
+        if self._hurry:
+            raise KeyboardInterrupt
 
     def request_stop(self) -> None:
         """Makes `run` stop. Returns at once."""
@@ -191,7 +192,7 @@ class Worker:
             for pool in pools:
                 pool.stop()
             self._close_gates()
-            finished = [pool.join(max(deadline - time.monotonic(), 0)) for pool in pools]
+            finished = [self._drained(pool, deadline) for pool in pools]
             for pool in pools:
                 pool.cancel()
         finally:
@@ -223,20 +224,20 @@ class Worker:
         consumers, self._consumers = self._consumers, []
         close_together(consumers)
 
-    def _install_signals(self) -> dict[int, Any]:
-        if threading.current_thread() is not threading.main_thread():
-            return {}
+    def _drained(self, pool: ThreadPool | AsyncPool, deadline: float) -> bool:
+        while not self._hurry and (remaining := deadline - time.monotonic()) > 0:
+            if pool.join(min(remaining, 0.2)):
+                return True
+        return pool.join(0)
 
-        def handle(number: int, _frame: FrameType | None) -> None:
-            # Who presses Ctrl-C twice does not want to wait; a supervisor may well send SIGTERM to process and group.
-            if number == signal.SIGINT and self._interrupted:
+    def _on_signal(self, number: int) -> None:
+        # Who presses Ctrl-C twice does not want to wait; a supervisor may well send SIGTERM to process and group.
+        if number == signal.SIGINT and self._interrupted:
+            if self._subscribing:
                 raise KeyboardInterrupt
-            self._interrupted = number == signal.SIGINT
-            self._stop.set()
-
-        self._interrupted = False
-
-        return {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+            self._hurry = True  # raising here would cut off whatever step of the end the main thread is at
+        self._interrupted = number == signal.SIGINT
+        self._stop.set()
 
 
 def _pool(consumer: Consumer, entry: Registration, name: str) -> ThreadPool | AsyncPool:

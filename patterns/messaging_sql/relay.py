@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import random
-import signal
 import threading
 import time
 import uuid
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine
 
 from messaging.broker import Broker
 from messaging.errors import Closed, ConfigurationError, MessagingError
+from messaging.stop_request import StopRequest, stop_signals
 from messaging_sql.database import transaction
 from messaging_sql.errors import DatabaseUnavailable, TablesMissing
 from messaging_sql.hint import Listener
@@ -89,6 +89,7 @@ class Relay:
         """Topics that could not be published to, and when (monotonic) they are tried again."""
         self._unsettled: Outcome | None = None
         """What the broker has and the database does not know yet, since it was not there: told before anything else."""
+        self._asked = StopRequest()
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -111,20 +112,17 @@ class Relay:
 
     def run(self) -> None:
         """Starts, then blocks until SIGTERM, SIGINT or `request_stop`, then stops. Raises what ended the relay."""
-        previous = self._install_signals()
-        try:
-            self.start()
-            while not self._stop.wait(0.2) and self._thread is not None and self._thread.is_alive():
-                pass
-        finally:
+        with stop_signals(lambda _number: self._asked.set()):
             try:
-                self.stop()
+                self.start()
+                while not self._asked.wait(0.2) and self._thread is not None and self._thread.is_alive():
+                    pass
             finally:
-                for number, handler in previous.items():
-                    signal.signal(number, signal.SIG_DFL if handler is None else handler)
+                self.stop()
 
     def request_stop(self) -> None:
         """Makes the relay end after what it is publishing now. Returns at once."""
+        self._asked.set()
         self._stop.set()
         self._wake.set()
 
@@ -268,12 +266,3 @@ class Relay:
         log.warning("outbox relay: again in %.1f s: %s", delay, error)
         self._stop.wait(delay)
         return min(failures + 1, 20)
-
-    def _install_signals(self) -> dict[int, Any]:
-        if threading.current_thread() is not threading.main_thread():
-            return {}
-
-        def handle(_number: int, _frame: FrameType | None) -> None:
-            self.request_stop()
-
-        return {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}

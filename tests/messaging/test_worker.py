@@ -6,7 +6,9 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -49,23 +51,50 @@ def test_repeated_sigterm_does_not_cut_the_drain_off(broker: Broker) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_second_interrupt_does_not_wait_for_handlers(broker: Broker) -> None:
-    worker, go_on = Worker(broker, drain_timeout=60), threading.Event()
+@pytest.mark.parametrize("wait", [True, False], ids=["draining", "at-once"])
+def test_a_second_interrupt_does_not_wait_for_handlers(broker: Broker, wait: bool) -> None:
+    worker, go_on, ended = Worker(broker, drain_timeout=60), threading.Event(), threading.Event()
 
     @worker.on("q")
     def handle(_delivery: Delivery) -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        worker._stop.wait(10)
+        if wait:
+            worker._stop.wait(10)
+        while not worker._interrupted:  # from here on the main thread may still be handling the first
+            time.sleep(0)
         os.kill(os.getpid(), signal.SIGINT)
         go_on.wait(60)
+        ended.set()
 
     broker.publish("q", 1)
     with pytest.raises(KeyboardInterrupt):
         worker.run()
+    assert not ended.is_set()
     go_on.set()
     with broker.subscribe("q") as consumer:
         [delivery] = consumer.receive(1, 10)  # nothing was settled
         delivery.ack()
+
+
+@pytest.mark.usefixtures("no_threads_left")
+def test_an_interrupted_subscribe_leaves_nothing(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, consumers = Worker(broker), []
+    subscribe = broker.subscribe
+
+    def interrupted(*args: Any, **options: Any) -> Any:
+        if consumers:  # the second registration
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        consumers.append(subscribe(*args, **options))
+        return consumers[-1]
+
+    monkeypatch.setattr(broker, "subscribe", interrupted)
+    worker.on("q")(lambda _delivery: None)
+    worker.on("q")(lambda _delivery: None)
+    with pytest.raises(KeyboardInterrupt):
+        worker.run()
+    with pytest.raises(messaging.Closed):
+        consumers[0].receive(1, 0)
 
 
 def test_a_request_before_run_stops_it_at_once(broker: Broker) -> None:
