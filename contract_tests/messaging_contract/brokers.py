@@ -27,6 +27,7 @@ from messaging_contract.conditions import (
     special_for,
     throttling_for,
 )
+from messaging_contract.drift import drift_for
 from messaging_contract.faults.links import ProxiedBroker, ProxyLink
 from messaging_contract.faults.proxy import HOST
 from messaging_contract.foreign import foreign_for
@@ -207,6 +208,7 @@ def url_harness(url: str, name: str | None = None) -> Harness:
     harness.impatient, harness.narrow, harness.place = impatience_for(url), narrow_for(url), place_for(url)
     harness.special, harness.expiring = special_for(url), expiring_for(url)
     harness.remains, harness.congested = remains_for(url), throttling_for(url)
+    harness.drift = drift_for(url)
     if parts.scheme == "kafka":
         harness.attempts_kept = partial(_counted_by_kafka, harness)
     if parts.scheme in ("rabbitmq", "kafka", "sqs"):

@@ -14,6 +14,7 @@ from messaging.errors import MessagingError
 from messaging.topology import Source
 from messaging_contract.clause import Clause, Kind
 from messaging_contract.conditions import Congestion, Expiring, Impatient, Narrow, Place, ShortAckTimeout, Special
+from messaging_contract.drift import Drift
 from messaging_contract.sql.database import Database
 
 if TYPE_CHECKING:
@@ -74,10 +75,10 @@ class Harness:
     consumers at once, which no broker does. joined: see `Joined`. foreign: see `Foreign`. url: a URL that
     `messaging.connect` takes; remote: one that other processes can use to reach the same broker. attempts_kept: whether
     attempts of that kind of destination are counted where the consumer's death does not reach them. impatient, narrow,
-    special, place, short_ack_timeout, expiring, congested: see `conditions`. spares: why a clause is not to be run,
-    empty for one that is. remains: see `Remains`. concerns: what was found in the settings. database: for the
-    patterns on SQL; a temporary one unless told. in_memory: is there for the memory broker, where clauses about the
-    database alone are run.
+    special, place, short_ack_timeout, expiring, congested: see `conditions`. drift: see `drift`. spares: why a clause
+    is not to be run, empty for one that is. remains: see `Remains`. concerns: what was found in the settings. database:
+    for the patterns on SQL; a temporary one unless told. in_memory: is there for the memory broker, where clauses about
+    the database alone are run.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Harness:
     impatient: Impatient | None = None
     narrow: Narrow | None = None
     special: Special | None = None
+    drift: Drift | None = None
     place: Place | None = None
     short_ack_timeout: ShortAckTimeout | None = None
     expiring: Callable[[], Expiring] | None = None

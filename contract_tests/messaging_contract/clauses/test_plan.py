@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import pytest
 
-from messaging import DestinationNotFound, Finding, Queue, Topic, UnsupportedCapability
+from messaging import Broker, DestinationNotFound, Finding, Part, Queue, Subscription, Topic, UnsupportedCapability
 from messaging.topology import Destination, sources_of
 from messaging_contract.bench import Bench
 from messaging_contract.clause import QUEUE, clause
@@ -83,6 +86,55 @@ def test_native_options(bench: Bench) -> None:
     drifted = _drifted(looking.inspect(other))
     assert drifted, f"{one} was asked for, and {two} is found as well"
     assert [difference for finding in drifted for difference in finding.differences]
+
+
+@clause(
+    "topology.every-setting-is-told",
+    "A setting of a part that somebody changed on the broker is told by inspect, by its name, retries included.",
+    anchors=[152, 155],
+    controls="drift",
+    deadline=180,
+)
+def test_every_setting_is_told(bench: Bench) -> None:
+    name, delay = bench.name(), bench.seconds(0.5)
+    retried: Destination = Queue(name) if bench.kind == "queue" else Topic(name, Subscription("g", "order.*"))
+    source, ledger = sources_of(retried)[0], bench.ledger()
+    bench.broker.declare(retried)
+    consumer = bench.consume(source)
+    ledger.publish_one(bench.broker, retried, ledger.message(type="order.x"))
+    if bench.able.nack_delay:  # so that what a retry is made of on demand is there
+        bench.one(consumer, ledger).nack(delay=delay)
+    bench.one(consumer, ledger).ack()
+    consumer.close()
+    changed = _changed(bench, retried, [delay])
+    if bench.able.ordering:
+        name = bench.name()
+        ordered: Destination = Queue(name, ordered=True) if bench.kind == "queue" else Topic(name, "g", ordered=True)
+        bench.broker.declare(ordered)
+        changed |= _changed(bench, ordered, [])
+    assert changed, "nothing could be changed"
+
+
+def _changed(bench: Bench, destination: Destination, delays: Sequence[float]) -> set[str]:
+    """Changes every setting that can be, one after the other."""
+    assert bench.harness.drift is not None
+    looking = bench.connect()
+    changed: set[str] = set()
+    for part in looking.plan(destination, delays=delays):
+        for setting in part.settings:
+            with bench.harness.drift(part, setting) as name:
+                if name is not None:
+                    changed.add(setting)
+                    told = partial(_told, looking, destination, delays, part, name)
+                    bench.eventually(told, f"to be told that {setting} of {part} is another")
+    bench.eventually(lambda: not _drifted(looking.inspect(destination, delays=delays)), "all to be as it was")
+    return changed
+
+
+def _told(broker: Broker, destination: Destination, delays: Sequence[float], part: Part, name: str) -> bool:
+    [finding] = [f for f in broker.inspect(destination, delays=delays) if f.part == part]
+    # Missing: a share group that reads from another place is not the one that declaring makes.
+    return finding.state == "missing" or any(difference.setting == name for difference in finding.differences)
 
 
 def _new(bench: Bench) -> Destination:

@@ -37,6 +37,7 @@ WHY_NOT: dict[str, str] = {
     "ordering.offsets-agree": _PARTITIONS,
     "topology.partitions-grow": _PARTITIONS,
     "topology.native-options": _OF_ITS_OWN,
+    "topology.every-setting-is-told": "changed with the broker's own client, and the memory broker has none",
     "faults.delivery-ack-timeout": _OF_ITS_OWN,
     "faults.credentials-expire": _OF_ITS_OWN,
     "faults.memory-alarm": _OF_ITS_OWN,
