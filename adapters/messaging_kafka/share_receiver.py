@@ -234,11 +234,8 @@ class ShareReceiver(Receiver):
         for delivery in deliveries:
             if not self.is_live(delivery):
                 continue
-            if not delay and isinstance(delivery.tracker, OffsetTracker):  # type: ignore[attr-defined]
-                # In the retry topic already: nothing is committed past it. For a delay it is copied once more, so that
-                # whoever reads it next knows when it is due.
-                self._buffer.put_later(delivery.again(), 0.0)
-                continue
+            # In the retry topic already, it is copied once more all the same: so that whoever reads it next knows its
+            # attempt and when it is due.
             self._copying(1)
             headers = copy_headers(delivery.native, delivery.attempt, due)
             partitions = self._retry.partitions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from confluent_kafka import ShareConsumer
 from confluent_kafka.admin import ResourceType
 
 from messaging import Broker, Consumer, Queue
-from messaging.errors import TopologyError, UnsupportedCapability
+from messaging.errors import SettleFailed, TopologyError, UnsupportedCapability
 
 from .cluster import Cluster, take, uses_share_groups
 
@@ -37,6 +38,7 @@ def what_the_group_still_has(cluster: Cluster, queue: str, count: int) -> dict[b
         consumer.close()
 
 
+@pytest.mark.only("kafka:4.2")
 def test_what_is_nacked_again_waits_on_and_counts_when_its_consumer_closes(shares: Connect, name: str) -> None:
     broker = shares(Queue(name))
     broker.publish(name, b"1")
@@ -51,6 +53,26 @@ def test_what_is_nacked_again_waits_on_and_counts_when_its_consumer_closes(share
         (third,) = take(consumer, 1, 60)
         assert (third.attempt, time.time() - nacked >= 6.0) == (3, True)
         third.ack()
+
+
+@pytest.mark.only("kafka:4.2")
+@pytest.mark.parametrize("how", ["nack", "reject"])
+def test_what_finds_no_room_for_its_copy_is_there_for_the_next_consumer(
+    shares: Connect, cluster: Cluster, name: str, how: str
+) -> None:
+    """A topic that takes no copies, and a consumer that closes at once: the original is not settled before its copy."""
+    broker = shares(Queue(name))
+    broker.publish(name, b"x" * 5000)
+    for topic in (f"{name}--retry", f"{name}--dlq"):
+        cluster.configure(topic, **{"max.message.bytes": "1000"})
+    with suppress(SettleFailed), broker.subscribe(name) as consumer:
+        (delivery,) = take(consumer, 1)
+        delivery.nack(delay=0.5) if how == "nack" else delivery.reject("no")
+    assert [cluster.records(f"{name}--{end}") for end in ("retry", "dlq")] == [[], []]
+    with broker.subscribe(name) as consumer:
+        (again,) = take(consumer, 1, 60)
+        assert again.body == b"x" * 5000
+        again.ack()
 
 
 @pytest.mark.only("kafka:4.2")
