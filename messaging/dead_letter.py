@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 from messaging.delivery import Delivery
@@ -41,6 +42,17 @@ def dead_letter_copy(delivery: Delivery, why: Rejection, now: float | None = Non
     if why.first_failure is not None:
         about[FIRST_TIME] = _time(why.first_failure)
     return replace(delivery.message, headers={**without_story(delivery), **about}, expires_at=None)
+
+
+def shorter_copies(copy: Message) -> Iterator[Message]:
+    """Returns a dead-letter copy for a broker that has no room for all its headers: less and less is said of it.
+
+    What the message itself holds counts more than why it is there. First the reason goes, which is the longest, then
+    all but the source.
+    """
+    for kept in (HEADERS - {REASON}, {SOURCE}, frozenset()):
+        headers = {name: value for name, value in copy.headers.items() if name not in HEADERS or name in kept}
+        yield replace(copy, headers=headers)
 
 
 def alive_again(letter: Delivery) -> Message:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any
 
-from messaging.dead_letter import dead_letter_copy
+from messaging.dead_letter import dead_letter_copy, shorter_copies
 from messaging.errors import BrokerUnavailable, LeaseLost, MessageTooLarge, MessagingError, SettleFailed
 from messaging.message import Message
 from messaging.rejection import Rejection
@@ -296,18 +296,24 @@ class Settlements:
         if queue.ordered and not message.key:
             message.key = delivery.id
         try:
-            encoded = encode_for(message, queue, limit)
-        except MessageTooLarge:
-            # A message at the limit has no room for more headers: what is in it counts more than why it is there.
+            return entry(message, encode_for(message, queue, limit), queue.ordered)
+        except MessageTooLarge as error:
+            too_large = error
+        for shorter in shorter_copies(message):
+            try:
+                encoded = encode_for(shorter, queue, limit)
+            except MessageTooLarge:
+                continue
+            left_out = ", ".join(sorted(message.headers.keys() - shorter.headers.keys()))
             _log.warning(
-                "%s: message %s is dead-lettered without headers for lack of room: %s",
+                "%s: message %s is dead-lettered without %s for lack of room: %s",
                 queue.name,
                 delivery.id,
+                left_out,
                 why.reason,
             )
-            message.headers = delivery.headers
-            encoded = encode_for(message, queue, limit)
-        return entry(message, encoded, queue.ordered)
+            return entry(shorter, encoded, queue.ordered)
+        raise too_large
 
 
 def _fitting(batch: list[Settlement], indexes: list[int], most: int) -> list[list[int]]:

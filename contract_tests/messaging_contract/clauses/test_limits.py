@@ -28,6 +28,50 @@ def test_near_the_limit(bench: Bench) -> None:
 
 
 @clause(
+    "limits.largest-in-every-place",
+    "The largest message that can be published is retried, dead-lettered and redriven whole; only what dead-lettering "
+    "says of it may lack.",
+    anchors=[82, 111],
+    on=QUEUE,
+    needs="dead_letter",
+)
+def test_largest_in_every_place(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    consumer = bench.consume(source)
+    size = bench.able.max_message_bytes or MIB
+    size = size if size <= 2 * MIB else MIB
+    while True:  # down to what is left of the limit beside the rest of the message
+        message = ledger.message(b"x" * size, headers={"h": "v" * 50})
+        try:
+            ledger.publish_one(bench.broker, source.destination, message)
+            break
+        except MessageTooLarge:
+            del ledger.attempted[message.id]
+            size -= 32
+    delivery = bench.one(consumer, ledger)
+    if bench.able.nack_delay:
+        delivery.nack(delay=bench.seconds(0.2))
+        delivery = bench.one(consumer, ledger)
+    delivery.reject("because " * 100)
+    consumer.flush()
+    with bench.dead_letters(source) as graveyard:  # it looks, and leaves it there
+        dead = bench.one(graveyard, ledger.view("dead"))
+        assert (dead.id, dead.body, dead.headers["h"]) == (message.id, message.body, "v" * 50)
+    letters = bench.broker.dead_letter_queue(source.destination)
+    moved = 0
+
+    def redriven() -> bool:
+        nonlocal moved
+        moved += letters.redrive().moved
+        return moved >= 1
+
+    bench.eventually(redriven, "it to be redriven")
+    again = bench.one(consumer, ledger)
+    assert (again.id, again.body, dict(again.headers)) == (message.id, message.body, dict(message.headers))
+    again.ack()
+
+
+@clause(
     "limits.large-to-a-topic",
     "A message of 200 kB arrives whole in every group of a topic (SNS takes 256 KiB, less than SQS).",
     anchors=[111],

@@ -130,7 +130,9 @@ SABOTEURS = (
     _receiver(
         receiving.WrongAttempt, "settle.attempt-counts", "receive.iteration", "receive.exposes", "retry.at-most-once"
     ),
-    _receiver(receiving.ForgetsAttempts, "settle.attempt-counts", "retry.one-settlement"),
+    _receiver(
+        receiving.ForgetsAttempts, "settle.attempt-counts", "settle.attempt-counts-mixed", "retry.one-settlement"
+    ),
     _receiver(receiving.ForgetsTheTime, "headers.fields"),
     _receiver(
         receiving.ReordersAKey,
@@ -222,6 +224,7 @@ SABOTEURS = (
     _receiver(retrying.KeepsTheOldStory, "dead_letter.back-and-again"),
     _receiver(retrying.SharesADeadLetterQueue, "dead_letter.own-group"),
     _receiver(retrying.ChokesOnALongReason, "dead_letter.long-reason"),
+    _receiver(retrying.LosesLargeDeadLetters, "limits.largest-in-every-place"),
     _receiver(administering.ClaimsReplay, "groups.replay-beginning"),
     _sender(
         sending.DropsEverySeventh,

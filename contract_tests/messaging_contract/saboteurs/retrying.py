@@ -254,6 +254,16 @@ class ChokesOnALongReason(HonestReceiver):
             self.inner.reject(deliveries, why)
 
 
+class LosesLargeDeadLetters(HonestReceiver):
+    """Has no room in the dead-letter queue for a large message and what is said of it, and drops it."""
+
+    def reject(self, deliveries: Sequence[Delivery], why: Rejection) -> None:
+        large = [delivery for delivery in deliveries if len(delivery.body) > 500_000]
+        if large:
+            self.inner.ack(large)
+        self.inner.reject([delivery for delivery in deliveries if delivery not in large], why)
+
+
 class CutsTheDelayShort(HonestSender):
     """Delivers a delayed message after half its delay."""
 
