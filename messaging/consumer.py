@@ -113,6 +113,12 @@ class Consumer:
             self.ack(deliveries)
             self._receiver.flush(10.0)
 
+    def check_delay(self, delay: float) -> None:
+        """Raises UnsupportedCapability for a delay, seconds, that `nack` would refuse. The broker is not asked."""
+        if delay > 0 and self._transact is None:  # in a transaction the worker itself waits
+            self._capabilities.require("nack_delay", self._broker)
+            self._receiver.check_delay(delay)
+
     @property
     def batch(self) -> int:
         """How many to receive at a time: with `delivery="at-most-once"` one, since what is received is settled."""

@@ -115,6 +115,10 @@ class Receiver(Settler):
         """Those of `deliveries` that are not to be handed out, since their time to live has ended. now: time.time()."""
         return [d for d in deliveries if (ends := d.expires_at) is not None and ends <= now]
 
+    def check_delay(self, delay: float) -> None:
+        """Raises UnsupportedCapability for a delay of `nack`, seconds, that the broker cannot hold; `nack` does too."""
+        return
+
     @abstractmethod
     def pause(self) -> None:
         """Take no further messages from the broker. Leases, heartbeats and group membership go on. Idempotent."""

@@ -56,8 +56,12 @@ class OrderedReceiver(Receiver):
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         self._settle(deliveries, self._inner.ack)
 
+    def check_delay(self, delay: float) -> None:
+        self._inner.check_delay(delay)
+
     def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
         self._check_open()
+        self.check_delay(delay)
         with self._lock:
             self._out.difference_update(deliveries)
             for delivery in deliveries:

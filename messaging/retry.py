@@ -62,10 +62,22 @@ class RetryPolicy:
         """Delays of `first`, `first * factor`, ... seconds, never above `cap`, each with `jitter` on top."""
         return cls(attempts, (first,), factor, cap, jitter, keep_order=keep_order)
 
+    @property
+    def longest(self) -> float:
+        """Seconds: no delay of this policy is longer."""
+        last = self.attempts - 1
+        if last < 1:
+            return 0.0
+        return min(max(*self.delays[:last], self._base(last)) * (1 + self.jitter), _LONGEST)
+
     def delay_after(self, attempt: int, error: BaseException) -> float | None:
         """Seconds until the message that failed in `attempt` (1-based) is tried again; None: dead-letter it."""
         if attempt >= self.attempts or isinstance(error, self.never):
             return None
+        return float(min(self._base(attempt) * (1 + self.jitter * random.random()), _LONGEST))
+
+    def _base(self, attempt: int) -> float:
+        """Without jitter."""
         later = attempt - len(self.delays)
         delay = self.delays[min(attempt, len(self.delays)) - 1]
         if later > 0 and self.factor > 1 and 0 < delay < self.cap:
@@ -73,7 +85,7 @@ class RetryPolicy:
                 delay = min(delay * self.factor**later, self.cap)
             except OverflowError:
                 delay = min(self.cap, _LONGEST)
-        return float(min(delay * (1 + self.jitter * random.random()), _LONGEST))
+        return delay
 
 
 def _is_delay(value: object) -> bool:

@@ -113,7 +113,11 @@ class Worker:
         return register
 
     def start(self) -> None:
-        """Subscribes every handler and returns. Raises what `on` and `Broker.subscribe` raise; then nothing runs."""
+        """Subscribes every handler and returns.
+
+        Raises what `on` and `Broker.subscribe` raise, and UnsupportedCapability for a retry delay that the broker
+        cannot hold; then nothing runs.
+        """
         if self._pools:
             raise ConfigurationError("the worker runs already")
         if not self.registrations:
@@ -127,6 +131,7 @@ class Worker:
                     entry.destination, entry.group, pattern=entry.pattern, **entry.options
                 )
                 self._consumers.append(consumer)
+                consumer.check_delay(entry.handling.retry.longest)
                 self._pools.append(_pool(consumer, entry, f"worker-{number}"))
                 if entry.pressure is not None:
                     self._gates.append(entry.pressure.gate(consumer))

@@ -33,7 +33,7 @@ from .group_receiver import GroupReceiver
 from .groups import group_of, lag_of, order_mark
 from .inspection import inspect
 from .options import PORT, KafkaOptions
-from .parts import parts_of
+from .parts import check_delays, parts_of
 from .records import SURELY_FITS, check_size
 from .retry_receiver import RetryReceiver
 from .retry_topics import levels_of, retry_topics
@@ -129,6 +129,7 @@ class KafkaDriver(Driver):
         return f"Kafka {numbers[0]}.{numbers[1]}"
 
     def plan(self, topology: Topology, delays: Sequence[float] = ()) -> list[Part]:
+        check_delays(topology, delays)
         limit = self._admin.default_limit + RECORD_OVERHEAD
         return parts_of(topology, self._shares.uses, self._shares.settings(), limit)
 
@@ -138,7 +139,7 @@ class KafkaDriver(Driver):
 
     def concerns(self, topology: Topology, delays: Sequence[float] = ()) -> list[Concern]:
         self._check_open()
-        return concerns(self._admin, self.plan(topology, delays), delays)
+        return concerns(self._admin, self.plan(topology), delays)
 
     def export(self, parts: Sequence[Part], format: str) -> str:
         if format not in self.export_formats:

@@ -125,10 +125,13 @@ class GroupReceiver(Receiver):
         if loop.waiting and (len(settled) >= self._enough or not len(self._buffer)):
             loop.wake()
 
+    def check_delay(self, delay: float) -> None:
+        self._admin.check_delay(delay, self._topic)
+
     def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
         if self._closed:
             raise Closed(f"the consumer of {self.source} is closed: the message is delivered again")
-        self._admin.check_delay(delay, self._topic)
+        self.check_delay(delay)
         for delivery in deliveries:
             if self.is_live(delivery):
                 self._buffer.put_later(delivery.again(), delay)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from messaging.errors import ConfigurationError
+from messaging.errors import ConfigurationError, UnsupportedCapability
 from messaging.plan import Part
 from messaging.topology import Destination, Queue, Source, Topic, Topology, sources_of
 
@@ -47,6 +47,25 @@ def check(topology: Topology, shared: Callable[[Source], bool]) -> list[tuple[De
                     f"nacked to {retry_name(source.name)!r} anyway: leave it out, or use queues=group"
                 )
     return [(destination, TopicSettings.of(destination)) for destination in topology]
+
+
+def check_delays(topology: Topology, delays: Sequence[float]) -> None:
+    """Raises UnsupportedCapability for a retry that would wait in its own topic for longer than is declared for that.
+
+    What is not declared, the cluster has its own word about: a consumer that nacks knows it, and so does `concerns`.
+    """
+    for destination in topology:
+        config = TopicSettings.of(destination).config
+        kept = config.get(RETENTION, "")
+        if not kept.isdecimal() or "delete" not in config.get(CLEANUP, "delete"):
+            continue
+        for source in sources_of(destination):
+            in_place = [delay for delay in delays if not any(level <= delay for level in levels_of(source))]
+            if in_place and max(in_place) * 1000 > int(kept):
+                raise UnsupportedCapability(
+                    f"a retry of {source} after {max(in_place):g} s: topic {destination.name!r} keeps a message for "
+                    f"{int(kept) / 1000:g} s; declare a longer retention, or shorter delays"
+                )
 
 
 def dead_letter_settings(settings: TopicSettings, partitions: int) -> TopicSettings:

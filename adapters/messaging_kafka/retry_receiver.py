@@ -90,6 +90,13 @@ class RetryReceiver(GroupReceiver):
     def _loop_of(self, delivery: Delivery) -> GroupLoop:
         return self._loops.get(delivery.native.topic(), self._loop)
 
+    def check_delay(self, delay: float) -> None:
+        level = self._level(delay)
+        if level is None:
+            super().check_delay(delay)
+        else:  # it waits in a copy, which is made again as often as it takes
+            self._admin.check_delay(level, retry_topic(self.source.name, level))
+
     def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
         level = self._level(delay)
         if level is None:
@@ -97,7 +104,7 @@ class RetryReceiver(GroupReceiver):
             return
         if self._closed:
             raise Closed(f"the consumer of {self.source} is closed: the message is delivered again")
-        self._admin.check_delay(level, retry_topic(self.source.name, level))
+        self.check_delay(delay)
         due = time.time() + delay
         for delivery in deliveries:
             if self.is_live(delivery):

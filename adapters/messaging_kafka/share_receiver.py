@@ -226,10 +226,13 @@ class ShareReceiver(Receiver):
         if move is None and isinstance(delivery.tracker, OffsetTracker):
             self._retry.settled.append(delivery)
 
+    def check_delay(self, delay: float) -> None:
+        self._admin.check_delay(delay, self.source.destination.name, self._retry_topic)
+
     def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
         if self._closed:
             raise Closed(f"the consumer of {self.source} is closed: the message is delivered again")
-        self._admin.check_delay(delay, self.source.destination.name, self._retry_topic)
+        self.check_delay(delay)
         due = time.time() + delay if delay else 0.0
         for delivery in deliveries:
             if not self.is_live(delivery):

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from threading import Condition
 
 from messaging.dead_letter import dead_letter_copy
-from messaging.errors import InvalidMessage, MessagingError, SettleFailed, UnsupportedCapability
+from messaging.errors import InvalidMessage, MessagingError, SettleFailed
 from messaging.message import Message
 from messaging.rejection import Rejection
 from messaging.topology import Source
 from messaging_rabbitmq.delivery import RabbitMQDelivery
-from messaging_rabbitmq.parts import MAX_DELAY, WaitQueue, is_classic, round_delay
+from messaging_rabbitmq.parts import WaitQueue, is_classic, round_delay
 from messaging_rabbitmq.sender import RabbitMQSender
 
 log = logging.getLogger(__name__)
@@ -41,10 +41,6 @@ class Copies:
 
     def retry(self, deliveries: Sequence[RabbitMQDelivery], delay: float) -> None:
         """To a wait queue of this source only, and from there back into it."""
-        if delay > MAX_DELAY:
-            raise UnsupportedCapability(
-                f"nack in {self._source}: RabbitMQ delays for at most {MAX_DELAY:g} seconds, not {delay:g}"
-            )
         where = WaitQueue(self._source.name, round_delay(delay), "retry") if delay > 0 else self._source.name
         self._send(deliveries, [d.message for d in deliveries], where, [d.attempt for d in deliveries])
 

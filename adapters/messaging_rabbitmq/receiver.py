@@ -30,6 +30,7 @@ from messaging_rabbitmq.delivery import RabbitMQDelivery
 from messaging_rabbitmq.failures import NOT_FOUND, REFUSED, channel_failure
 from messaging_rabbitmq.flow import Steps
 from messaging_rabbitmq.link import Link, LinkUser
+from messaging_rabbitmq.parts import MAX_DELAY
 from messaging_rabbitmq.topology import depth
 
 log = logging.getLogger(__name__)
@@ -122,8 +123,15 @@ class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
         self._acked.extend(deliveries)  # type: ignore[arg-type]
         self._wake()
 
+    def check_delay(self, delay: float) -> None:
+        if delay > MAX_DELAY:
+            raise UnsupportedCapability(
+                f"nack in {self.source}: RabbitMQ delays for at most {MAX_DELAY:g} seconds, not {delay:g}"
+            )
+
     def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
         self._check_open()
+        self.check_delay(delay)
         if delay > 0 or self._copies.even_without_delay:
             self._copies.retry(self._current(deliveries), delay)
         else:

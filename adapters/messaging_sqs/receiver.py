@@ -107,11 +107,14 @@ class SQSReceiver(Receiver):
             self._settlements.delete(good)
         self._report_lost("ack", [lease for lease in mine if lease.lost])
 
-    def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
+    def check_delay(self, delay: float) -> None:
         if delay > MAX_VISIBILITY:
             raise UnsupportedCapability(
                 f"nack on {self._source}: SQS delays by at most {MAX_VISIBILITY} s (12 hours), not {delay:g}"
             )
+
+    def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
+        self.check_delay(delay)
         with self._leases.lock:
             self._check_open("nack")
             mine = [_lease(delivery) for delivery in deliveries]

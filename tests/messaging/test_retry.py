@@ -11,6 +11,23 @@ from messaging.retry import NO_RETRY, RetryPolicy
 ERROR = ValueError("no")
 
 
+@given(
+    st.integers(1, 12),
+    st.lists(st.floats(0, 1e5), min_size=1, max_size=4),
+    st.floats(1, 1e3),
+    st.floats(1e-3, 1e6),
+    st.floats(0, 3),
+)
+def test_no_delay_is_longer_than_the_longest(
+    attempts: int, delays: list[float], factor: float, cap: float, jitter: float
+) -> None:
+    policy = RetryPolicy(attempts, delays, factor, cap, jitter)
+    found = [policy.delay_after(n, ERROR) for n in range(1, attempts)]
+    assert all(delay is not None and delay <= policy.longest for delay in found)
+    still = RetryPolicy(attempts, delays, factor, cap)
+    assert still.longest == max((still.delay_after(n, ERROR) or 0.0 for n in range(1, attempts)), default=0.0)
+
+
 @pytest.mark.parametrize("factor", [1.0, 1.5, 2.0, 10.0, 500.0, 1e3, 1e300])
 def test_delays_grow_to_the_cap_and_stay(factor: float) -> None:
     policy = RetryPolicy(attempts=10**9, delays=(1.0,), factor=factor, cap=3600.0)

@@ -168,3 +168,18 @@ def test_what_is_exported_makes_what_is_planned(connect: Connect, url: str, name
         assert [finding for finding in broker.inspect(topology) if finding.state != "there"] == []
         inside(url, SCRIPTS + script)
     connect(*topology)  # is content with it, and deletes it afterwards
+
+
+@pytest.mark.parametrize("kept", [{"retention": 3600}, {"config": {"retention.ms": "3600000"}}])
+def test_a_retry_after_what_is_kept_is_refused(kept: dict[str, Any]) -> None:
+    driver = KafkaDriver(KafkaOptions())
+    driver.assume("4.2")
+    topology = Topology(Queue("q", native={"kafka": kept}), Topic("t", "g", native={"kafka": kept}))
+    assert driver.plan(topology, [1.0, 3600.0])
+    with pytest.raises(UnsupportedCapability, match="keeps a message for 3600 s"):
+        driver.plan(topology, [1.0, 3601.0])
+    compacted = Topic("c", "g", native={"kafka": {"config": {"retention.ms": "3600000", "cleanup.policy": "compact"}}})
+    waits_elsewhere = Queue("w", ordered=False, native={"kafka": {**kept, "retry_topics": [600]}})
+    below = KafkaDriver(KafkaOptions())
+    below.assume("4.1")
+    assert below.plan(Topology(compacted, waits_elsewhere), [1.0, 7200.0])

@@ -37,7 +37,7 @@ def test_topic(bench: Bench) -> None:
 def _never_early(bench: Bench) -> None:
     source, ledger = bench.source(), bench.ledger()
     consumer = bench.consume(source)
-    delay = bench.seconds(1.0)
+    delay = bench.seconds(1.19)
     for publish in ("publish", "publish_many", "publish_nowait"):
         messages = [ledger.message(key="k", headers={"h": "v"}) for _ in range(3 if publish == "publish_many" else 1)]
         message = messages[0]

@@ -9,7 +9,7 @@ from threading import Condition, Event, Lock
 
 import pytest
 
-from messaging import ConfigurationError, Delivery, RetryPolicy, Worker
+from messaging import ConfigurationError, Delivery, RetryPolicy, UnsupportedCapability, Worker
 from messaging.dead_letter import ATTEMPTS, ERROR, FIRST_TIME, REASON, TIME
 from messaging_contract.bench import Bench
 from messaging_contract.clause import QUEUE, clause
@@ -105,13 +105,55 @@ def test_back_off(bench: Bench) -> None:
     source, ledger = bench.source(), bench.ledger()
     handler = Failing(ledger, lambda delivery: delivery.attempt < 3)
     message = ledger.message()
-    delays = (bench.seconds(0.3), bench.seconds(1.0))
+    delays = (bench.seconds(0.3), bench.seconds(1.19))
     with worker_for(bench, source, handler, retry=RetryPolicy(attempts=5, delays=delays)):
         ledger.publish_one(bench.broker, source.destination, message)
         bench.eventually(lambda: bool(handler.done), "the handler to succeed")
     first, second, third = handler.times[message.id]
     assert second - first >= delays[0] * 0.99
     assert third - second >= delays[1] * 0.99
+
+
+@clause(
+    "retry.delay-refused-at-start",
+    "A worker whose policy has a delay that nack would refuse does not start; one whose delays nack takes does.",
+    anchors=[95],
+    needs="nack_delay",
+)
+def test_delay_refused_at_start(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    handled: list[Delivery] = []
+    ledger.publish_one(bench.broker, source.destination, ledger.message())
+    delays = (60.0, 13 * 3600.0, 400 * 86400.0)
+    taken: list[float] = []
+    with bench.consume(source) as consumer:
+        for delay in delays:
+            delivery = bench.one(consumer, ledger.view(f"{delay:g}"))
+            if _takes(delivery, delay):
+                taken.append(delay)
+                ledger.publish_one(bench.broker, source.destination, ledger.message())
+            else:
+                delivery.nack()
+    for delay in delays:
+        worker, before = Worker(bench.broker), len(handled)
+        worker.on(source.destination, source.group, retry=RetryPolicy(attempts=3, delays=(0.0, delay)))(handled.append)
+        try:
+            worker.start()
+            assert delay in taken, f"a delay of {delay:g} s, which nack refuses, was not refused"
+        except UnsupportedCapability:
+            assert delay not in taken, f"a delay of {delay:g} s, which nack takes, was refused"
+            assert len(handled) == before
+        finally:
+            worker.stop()
+    assert 60.0 in taken
+
+
+def _takes(delivery: Delivery, delay: float) -> bool:
+    try:
+        delivery.nack(delay=delay)
+    except UnsupportedCapability:
+        return False
+    return True
 
 
 @clause(

@@ -154,7 +154,7 @@ def test_nack_delay(bench: Bench) -> None:
     consumer = bench.consume(source)
     ledger.publish_one(bench.broker, source.destination, ledger.message())
     first = bench.one(consumer, ledger)
-    delay = bench.seconds(1.0)
+    delay = bench.seconds(1.19)
     started = time.monotonic()
     first.nack(delay=delay)
     second = bench.one(consumer, ledger)

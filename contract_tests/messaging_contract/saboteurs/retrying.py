@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from messaging.dead_letter import ATTEMPTS, dead_letter_copy
 from messaging.delivery import Delivery
 from messaging.driver import Done, Outgoing
+from messaging.errors import UnsupportedCapability
 from messaging.message import Message
 from messaging.rejection import Rejection
 from messaging.topology import Queue, Source
@@ -252,6 +253,18 @@ class ChokesOnALongReason(HonestReceiver):
             self.inner.nack(deliveries, 0.01)
         else:
             self.inner.reject(deliveries, why)
+
+
+class RefusesADelayTooLate(HonestReceiver):
+    """Cannot hold a message for a day, and says so when the first one has failed."""
+
+    def check_delay(self, delay: float) -> None:
+        return
+
+    def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
+        if delay > 86_400:
+            raise UnsupportedCapability(f"delays by at most a day, not {delay:g} s")
+        self.inner.nack(deliveries, delay)
 
 
 class LosesLargeDeadLetters(HonestReceiver):

@@ -85,6 +85,9 @@ class HonestReceiver(Noted, Receiver):
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         self.inner.ack(deliveries)
 
+    def check_delay(self, delay: float) -> None:
+        self.inner.check_delay(delay)
+
     def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
         self.inner.nack(deliveries, delay)
 
