@@ -23,7 +23,7 @@ from messaging.cli.topology_report import (
 )
 from messaging.config import resolve
 from messaging.driver import Driver
-from messaging.errors import ConfigurationError, DestinationNotFound, TopologyError
+from messaging.errors import ConfigurationError, DestinationNotFound, MessagingError, TopologyError
 from messaging.topology import Source, Topology
 
 app = typer.Typer(no_args_is_help=True, help="Plan, apply, check, export and draw queues and topics.")
@@ -48,6 +48,9 @@ Version = Annotated[
     typer.Option("--broker-version", metavar="VERSION", help="Ask no broker: plan for this version, as in 3.13."),
 ]
 
+
+_MADE = {"missing": "created", "there": "was there", "different": "changed", "unknown": "declared"}
+"""What apply did, by what was found before."""
 
 DRAWINGS = {"mermaid": mermaid, "dot": dot, "svg": svg}
 
@@ -80,16 +83,21 @@ def apply(file: File = None, broker: Where = None) -> None:
     """Make what is missing. What is there as declared stays as it is; what differs is refused."""
     given = read(file)
     with connected(given.settings, broker) as there:
-        before = {finding.part: finding for finding in there.broker.inspect(given.topology)}
+        before = {finding.part: finding.state for finding in there.broker.inspect(given.topology)}
         try:
             there.broker.declare(given.topology)
-        except TopologyError as error:
+        except MessagingError as error:
+            # One thing is made after the other: what was made before this one is there now.
+            for finding in there.broker.inspect(given.topology):
+                if finding.state == "there" and before[finding.part] != "there":
+                    typer.echo(f"{_MADE[before[finding.part]]:<9} {finding.part.kind} {finding.part.name}")
+            if not isinstance(error, TopologyError):
+                raise
             raise TopologyError(f"{error}. messaging topology check tells every difference") from error
         after = there.broker.inspect(given.topology)
-    words = {"missing": "created", "there": "was there", "different": "changed", "unknown": "declared"}
     for finding in after:
         if not finding.drifted:
-            typer.echo(f"{words[before[finding.part].state]:<9} {finding.part.kind} {finding.part.name}")
+            typer.echo(f"{_MADE[before[finding.part]]:<9} {finding.part.kind} {finding.part.name}")
     if left := [finding for finding in after if finding.drifted]:
         for line in findings_text(left):
             console().print(line)
@@ -122,7 +130,8 @@ def diff(file: File = None, broker: Where = None, delay: Delays = None) -> None:
     given = read(file)
     with connected(given.settings, broker) as there:
         name, findings = there.name, there.broker.inspect(given.topology, delays=delay or ())
-    for line in diff_lines(name, given.name, findings):
+        left = there.broker.leftovers(given.topology, delays=delay) if delay else []
+    for line in diff_lines(name, given.name, findings, left):
         typer.echo(line)
     if any(finding.drifted for finding in findings):
         raise typer.Exit(FAILED)
@@ -139,10 +148,12 @@ def delete(
     with connected(given.settings, broker) as there:
         for name, messages in _contents(there.driver, given.topology):
             typer.echo(f"{name}: {_counted(messages)}")
+        for part in there.broker.leftovers(given.topology, delays=()):  # after no delay at all: every wait queue
+            typer.echo(f"{part}: {_counted(part.settings['messages'])}")
         if not yes:
             say_error(
-                "nothing was deleted: --yes deletes all of this, with what waits for a delay or is being handled, "
-                "which is not counted"
+                "nothing was deleted: --yes deletes all of this, with what is being handled or waits for a delay "
+                "elsewhere, which is not counted"
             )
             raise typer.Exit(FAILED)
         there.broker.delete(given.topology)

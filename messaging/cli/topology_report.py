@@ -89,10 +89,10 @@ def _later(finding: Finding) -> bool:
     return finding.state == "missing" and finding.part.on_demand
 
 
-def diff_lines(found: str, wanted: str, findings: Sequence[Finding]) -> Iterator[str]:
+def diff_lines(found: str, wanted: str, findings: Sequence[Finding], left: Sequence[Part] = ()) -> Iterator[str]:
     """The differences from what the broker holds to what is declared, as a unified diff without line numbers.
 
-    What the broker does not tell is a comment: it may or may not differ.
+    What the broker does not tell is a comment: it may or may not differ. So is what is left of earlier retries.
     """
     told = [finding for finding in findings if finding.drifted]
     if told:
@@ -111,6 +111,8 @@ def diff_lines(found: str, wanted: str, findings: Sequence[Finding]) -> Iterator
     for finding in findings:
         if finding.state == "unknown":
             yield f"# {finding.part.kind} {finding.part.name}: not known: {finding.way_out}"
+    for part in left:
+        yield f"# {part.kind} {part.name}: left over, {part.settings['messages']} waiting"
 
 
 def plan_json(broker: str, parts: Sequence[Part]) -> str:

@@ -279,3 +279,52 @@ def test_a_new_file_on_every_broker(run: Run, tmp_path: Path, broker_url: str, m
     finally:
         assert run("topology", "delete", "--yes")[0] == 0
     assert run("topology", "check")[0] == 1
+
+
+def test_a_refused_destination_does_not_hide_what_was_made_before_it(
+    run: Run, tmp_path: Path, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if broker_url == "memory://":
+        pytest.skip("each command has a memory broker of its own")
+    path, own = tmp_path / "messaging.toml", f"x{abs(hash(tmp_path)):x}"[:12]
+    monkeypatch.setenv("MESSAGING_URL", broker_url)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    there = f"[topology.queues.{own}-z]\n"
+    path.write_text(there, "utf-8")
+    assert run("topology", "apply")[0] == 0
+    path.write_text(f"[topology.queues.{own}-a]\n{there}ordered = true\n", "utf-8")
+    try:
+        status, output = run("topology", "apply")
+        assert status == 1
+        assert f"{own}-z" in output
+        made = [line for line in output.splitlines() if line.startswith("created")]
+        _, listed = run("topology", "delete")
+        if f"queue '{own}-a': 0 messages" in listed:
+            assert any(f"{own}-a" in line for line in made), output
+        else:  # this broker is asked for all before anything is made
+            assert made == []
+    finally:
+        assert run("topology", "delete", "--yes")[0] == 0
+        path.write_text(there, "utf-8")
+        assert run("topology", "delete", "--yes")[0] == 0
+
+
+def test_what_waits_for_a_retry_is_counted(
+    run: Run, tmp_path: Path, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not broker_url.startswith("rabbitmq"):
+        pytest.skip("no other broker has wait queues")
+    path, own = tmp_path / "messaging.toml", f"x{abs(hash(tmp_path)):x}"[:12]
+    path.write_text(f"[topology.queues.{own}]\n", "utf-8")
+    monkeypatch.setenv("MESSAGING_URL", broker_url)
+    with messaging.connect(broker_url, config_file=path) as broker:
+        broker.publish(own, 1)
+        with broker.subscribe(own) as consumer:
+            consumer.receive(1, 20)[0].nack(delay=600)
+            consumer.flush()
+    try:
+        assert f"queue '{own}--retry--600000': 1 message" in run("topology", "delete")[1]
+        assert f"# queue {own}--retry--600000: left over, 1 waiting" in run("topology", "diff", "--delay", "5")[1]
+        assert "left over" not in run("topology", "diff", "--delay", "600")[1]
+    finally:
+        assert run("topology", "delete", "--yes")[0] == 0
