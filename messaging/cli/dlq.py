@@ -24,7 +24,7 @@ from messaging.cli.errors import FAILED, say_error
 from messaging.cli.topology_input import connected
 from messaging.config import load
 from messaging.dead_letter_queue import ALL, Choice, DeadLetter, DeadLetterQueue, Redriven
-from messaging.errors import ConfigurationError, DestinationNotFound
+from messaging.errors import ConfigurationError, DestinationNotFound, TopologyError
 from messaging.topology import Destination, Queue, Source, Topic, Topology
 from messaging.topology_file import read_topology
 
@@ -81,8 +81,7 @@ def peek(
 ) -> None:
     """Show dead letters. They stay where they are; for a moment nobody else gets them."""
     choice = _choice(error, older_than, newer_than, header, id)
-    with _connected(broker, file) as (connected, topology):
-        letters = _dead_letters(connected, topology, name, group, ordered)
+    with _dead_letters(broker, file, name, group, ordered) as letters:
         depth = letters.depth()  # before: what was looked at takes a moment to be counted again
         found = letters.peek(limit, choice)
     if as_json:
@@ -120,12 +119,13 @@ def redrive(
     Exit status 1 when one could not be moved; it stays where it is.
     """
     choice = _choice(error, older_than, newer_than, header, id)
-    with _connected(broker, file) as (connected, topology):
-        letters = _dead_letters(connected, topology, name, group, ordered)
-        with _progress(letters, limit, as_json) as on_progress:
-            result = letters.redrive(
-                choice, limit=limit, rate=rate, dry_run=dry_run, ledger=ledger, on_progress=on_progress
-            )
+    with (
+        _dead_letters(broker, file, name, group, ordered) as letters,
+        _progress(letters, limit, as_json) as on_progress,
+    ):
+        result = letters.redrive(
+            choice, limit=limit, rate=rate, dry_run=dry_run, ledger=ledger, on_progress=on_progress
+        )
     _report(result, letters, dry_run, as_json)
     if result.failed:
         raise typer.Exit(FAILED)
@@ -147,8 +147,7 @@ def purge(
 ) -> None:
     """Drop dead letters for good."""
     choice = _choice(error, older_than, newer_than, header, id)
-    with _connected(broker, file) as (connected, topology):
-        letters = _dead_letters(connected, topology, name, group, ordered)
+    with _dead_letters(broker, file, name, group, ordered) as letters:
         if not yes:
             what = "all of them" if choice == ALL else "those chosen"
             say_error(f"{letters.depth()} in {letters.name}: say --yes to drop {what} for good")
@@ -165,10 +164,23 @@ def _connected(target: str | None, file: Path | None) -> Iterator[tuple[Broker, 
         yield there.broker, read_topology(settings.get("topology", {}))
 
 
-def _dead_letters(broker: Broker, topology: Topology, name: str, group: str | None, ordered: bool) -> DeadLetterQueue:
-    unknown = Queue(name, ordered=ordered) if group is None else Topic(name, group, ordered=ordered)
-    destination: Destination = topology.get(name) or unknown
-    return broker.dead_letter_queue(destination, group)
+@contextmanager
+def _dead_letters(
+    target: str | None, file: Path | None, name: str, group: str | None, ordered: bool
+) -> Iterator[DeadLetterQueue]:
+    with _connected(target, file) as (broker, topology):
+        unknown = Queue(name, ordered=ordered) if group is None else Topic(name, group, ordered=ordered)
+        destination: Destination = topology.get(name) or unknown
+        try:
+            yield broker.dead_letter_queue(destination, group)
+        except TopologyError as error:  # advice for who declares is none for who looks
+            if destination is not unknown:
+                raise
+            ways = [] if group else ["--group GROUP when it is a topic"]
+            ways += [] if ordered else ["--ordered when it is ordered"]
+            ways.append("--file with the one that declares it")
+            kind = DestinationNotFound if isinstance(error, DestinationNotFound) else TopologyError
+            raise kind(f"{error}. No file here declares {name!r}: say {', or '.join(ways)}") from error
 
 
 def _depth(broker: Broker, source: Source) -> int | None:

@@ -125,3 +125,10 @@ def test_bad_input(run: Run, arguments: tuple[str, ...], told: str) -> None:
     assert status in (1, 2)
     assert told in out
     assert len(out.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("broker")
+def test_advice_for_who_looks_without_the_file(run: Run, broker_url: str) -> None:
+    status, output = run("dlq", "peek", f"test-{uuid.uuid4().hex[:12]}", "--broker", broker_url)
+    assert status == 1
+    assert "--group GROUP when it is a topic, or --ordered when it is ordered, or --file" in output
