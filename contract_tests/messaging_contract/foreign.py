@@ -47,6 +47,8 @@ def _kafka(url: str) -> Foreign:
 
 def _sqs(url: str) -> Foreign:
     def put(source: Source, body: bytes, headers: dict[str, str]) -> None:
+        if not body:
+            raise ValueError("SQS has no message without a body")
         from messaging_sqs import SQSOptions
         from messaging_sqs.clients import Clients
         from messaging_sqs.naming import queue_name

@@ -24,7 +24,9 @@ Connect = Callable[..., Broker]
 """Takes the keyword arguments of `messaging.connect`."""
 
 Foreign = Callable[[Source, bytes, dict[str, str]], None]
-"""Puts a body with headers into a queue with the client library alone, as another program would."""
+"""Puts a body with headers into a queue with the client library alone, as another program would.
+
+Raises ValueError for a body that this broker has no message of."""
 Joined = Callable[[Source, int], bool]
 """Whether so many consumers of a source have their shares of it: none will lose a message to another."""
 

@@ -8,7 +8,7 @@ from threading import Thread
 
 import pytest
 
-from messaging import Closed, Delivery, DestinationNotFound, Queue, Subscription, Topic, Worker
+from messaging import Closed, Consumer, Delivery, DestinationNotFound, Queue, Subscription, Topic, Worker
 from messaging.topology import Source
 from messaging_contract.bench import Bench
 from messaging_contract.clause import QUEUE, TOPIC, clause
@@ -471,3 +471,55 @@ def test_foreign(bench: Bench) -> None:
     ledger.publish_one(bench.broker, source.destination, ledger.message())
     bench.take(consumer, ledger, ack=True)
     ledger.check()
+
+
+@clause(
+    "receive.foreign-bodies",
+    "Whatever another program's body is, nothing at all or null included, it is delivered, retried, dead-lettered and "
+    "redriven as it is.",
+    anchors=[35, 91],
+    failures=[24],
+    on=QUEUE,
+    needs="dead_letter",
+    controls="foreign",
+)
+def test_foreign_bodies(bench: Bench) -> None:
+    source, put = bench.source(), bench.harness.foreign
+    assert put is not None
+    bodies = [b"null", b"0", b'""', b" ", b"{}"]
+    for body in bodies:
+        put(source, body, {})
+    try:
+        put(source, b"", {})
+        bodies.append(b"")
+    except ValueError:
+        pass  # this broker has no such message
+
+    def receive(consumer: Consumer) -> list[Delivery]:
+        found: list[Delivery] = []
+        deadline = time.monotonic() + bench.patience
+        while len(found) < len(bodies) and time.monotonic() < deadline:
+            found += consumer.receive(10, 0.5)
+        assert sorted(delivery.body for delivery in found) == sorted(bodies)
+        return found
+
+    consumer = bench.consume(source)
+    first = receive(consumer)
+    for delivery in first:
+        delivery.nack(delay=bench.seconds(0.2) if bench.able.nack_delay else 0)
+    for delivery in receive(consumer):
+        assert delivery.value == delivery.body
+        delivery.reject("no")
+    consumer.flush()
+    letters = bench.broker.dead_letter_queue(source.destination)
+    bench.eventually(lambda: letters.depth() == len(bodies), "all to be dead letters")
+    moved = 0
+
+    def redriven() -> bool:
+        nonlocal moved
+        moved += letters.redrive().moved
+        return moved >= len(bodies)
+
+    bench.eventually(redriven, "all to be redriven")
+    consumer.ack(receive(consumer))
+    bench.settled(consumer)

@@ -211,7 +211,7 @@ SABOTEURS = (
     _receiver(
         receiving.SleepsBetweenPolls, "receive.wakes-up", "asyncio.loop-goes-on", "settle.blocked-receive-sees-room"
     ),
-    _receiver(receiving.DropsTheForeign, "receive.foreign"),
+    _receiver(receiving.DropsTheForeign, "receive.foreign", "receive.foreign-bodies"),
     _receiver(receiving.TakesAnyDelay, "settle.nack-negative"),
     _receiver(receiving.IgnoresTheMost, "receive.at-most"),
     _receiver(receiving.SharesWhatItDelivers, "settle.failed-attempt-leaves-no-trace"),
