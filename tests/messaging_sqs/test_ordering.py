@@ -11,7 +11,7 @@ import pytest
 from messaging import Message, Queue
 from messaging.broker import Broker
 from messaging.consumer import Consumer
-from messaging.errors import InvalidMessage
+from messaging.errors import InvalidMessage, LeaseLost
 
 from .test_messages import take
 
@@ -79,6 +79,35 @@ def test_a_closed_consumer_hands_its_keys_over_in_order(connect: Connect, name: 
     with broker.subscribe(name) as second:
         handle_all(second, 26, seen)
     assert seen == {"a": list(range(15)), "b": list(range(15))}
+
+
+def test_a_lapsed_lease_lets_nothing_overtake(connect: Connect, name: str) -> None:
+    """Its message comes again, to the same consumer or another; until then the later ones of its key are held back."""
+    broker = connect(Queue(name, ordered=True))
+    publish(broker, name, ["a"], 6)
+    handled: list[int] = []
+    with broker.subscribe(name, lease=2, heartbeat=False) as first:
+        (delivery,) = take(first, 1)
+        assert delivery.value == 0
+        with broker.subscribe(name, lease=30) as second:
+            deadline = time.monotonic() + 60
+            while len(handled) < 6 and time.monotonic() < deadline:
+                for consumer in (first, second):
+                    try:
+                        found = consumer.receive(1, 0.2)
+                    except LeaseLost:
+                        continue
+                    for each in found:
+                        if not handled and delivery is not None:
+                            delivery.ack()  # too late: somebody has it again
+                            delivery = None
+                        handled.append(each.value)
+                        each.ack()
+                        try:
+                            consumer.flush()
+                        except LeaseLost:
+                            handled.pop()  # it comes again
+    assert handled == list(range(6))
 
 
 def test_two_consumers_never_share_a_key(connect: Connect, name: str) -> None:
