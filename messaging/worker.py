@@ -124,6 +124,7 @@ class Worker:
             raise ConfigurationError("the worker has no handler: register one with @worker.on(...)")
         for entry in self.registrations:
             self._check_order(entry)  # what is declared may have changed since
+        self._hurry = False
         try:
             self._subscribing = True
             for number, entry in enumerate(self.registrations):
@@ -168,7 +169,7 @@ class Worker:
         makes it stop at once. Raises what ended a registration, for example DestinationNotFound when its queue was
         deleted.
         """
-        self._interrupted = self._hurry = False
+        self._interrupted = False
         with stop_signals(self._on_signal):  # from before a handler can run until after the drain: neither is cut off
             self.start()
             try:

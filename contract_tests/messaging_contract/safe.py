@@ -29,7 +29,7 @@ VOLUME = 100
 """The most messages that a clause publishes."""
 
 _HARMFUL = frozenset(
-    {"restart", "pause", "unpause", "link", "remote", "at", "several_hosts", "wrong_credentials", "congested"}
+    {"restart", "pause", "unpause", "link", "remote", "at", "several_hosts", "wrong_credentials", "congested", "drift"}
 )
 _LEFT_OUT = {
     "lifecycle.sigterm": "it starts a process, which an interrupted run could not clean up behind",
