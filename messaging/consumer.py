@@ -114,8 +114,9 @@ class Consumer:
             self._receiver.flush(10.0)
 
     def check_delay(self, delay: float) -> None:
-        """Raises UnsupportedCapability for a delay, seconds, that `nack` would refuse. The broker is not asked."""
-        if delay > 0 and self._transact is None:  # in a transaction the worker itself waits
+        """Raises UnsupportedCapability for a retry's delay, seconds, that `nack` would refuse. Asks no broker."""
+        # In a transaction the worker itself waits; at most once nothing is tried again.
+        if delay > 0 and self._transact is None and not self.options.at_most_once:
             self._capabilities.require("nack_delay", self._broker)
             self._receiver.check_delay(delay)
 

@@ -48,9 +48,9 @@ def shorter_copies(copy: Message) -> Iterator[Message]:
     """Returns a dead-letter copy for a broker that has no room for all its headers: less and less is said of it.
 
     What the message itself holds counts more than why it is there. First the reason goes, which is the longest, then
-    all but the source.
+    all but the source and the time, by which a redrive knows what came while it worked.
     """
-    for kept in (HEADERS - {REASON}, {SOURCE}, frozenset()):
+    for kept in (HEADERS - {REASON}, {SOURCE, TIME}, {TIME}, frozenset()):
         headers = {name: value for name, value in copy.headers.items() if name not in HEADERS or name in kept}
         yield replace(copy, headers=headers)
 

@@ -124,7 +124,6 @@ class Worker:
             raise ConfigurationError("the worker has no handler: register one with @worker.on(...)")
         for entry in self.registrations:
             self._check_order(entry)  # what is declared may have changed since
-        self._hurry = False
         try:
             self._subscribing = True
             for number, entry in enumerate(self.registrations):
@@ -170,15 +169,19 @@ class Worker:
         deleted.
         """
         self._interrupted = False
-        with stop_signals(self._on_signal):  # from before a handler can run until after the drain: neither is cut off
-            self.start()
-            try:
-                while not self._stop.wait(0.2):
-                    if any(pool.error is not None or not pool.alive for pool in self._pools):
-                        break
-            finally:
-                self.stop()
-        if self._hurry:
+        try:
+            with stop_signals(self._on_signal):  # from before a handler can run until after the drain
+                self.start()
+                try:
+                    while not self._stop.wait(0.2):
+                        if any(pool.error is not None or not pool.alive for pool in self._pools):
+                            break
+                finally:
+                    self.stop()
+        finally:
+            hurry, self._hurry = self._hurry, False
+        self._stop.clear()  # a signal that came during the drain was about this run
+        if hurry:
             raise KeyboardInterrupt
 
     def request_stop(self) -> None:
@@ -240,9 +243,11 @@ class Worker:
         # Who presses Ctrl-C twice does not want to wait; a supervisor may well send SIGTERM to process and group.
         if number == signal.SIGINT and self._interrupted:
             if self._subscribing:
+                self._subscribing = False  # a third one would cut off the undoing
+                self._stop.clear()
                 raise KeyboardInterrupt
             self._hurry = True  # raising here would cut off whatever step of the end the main thread is at
-        self._interrupted = number == signal.SIGINT
+        self._interrupted = self._interrupted or number == signal.SIGINT
         self._stop.set()
 
 

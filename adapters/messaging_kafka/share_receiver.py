@@ -246,7 +246,7 @@ class ShareReceiver(Receiver):
                 delivery.native,
                 headers,
                 self._retry_topic,
-                partitions[0] if partitions else None,
+                partitions[delivery.offset % len(partitions)] if partitions else None,  # type: ignore[attr-defined]
                 partial(self._copied, delivery, "kept for later"),
             )
 

@@ -5,17 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from messaging.config import build_options, parse_url
 from messaging.plan import Part
+from messaging.topology import NativeOptions
 
-Drift = Callable[[Part, str], AbstractContextManager[str | None]]
+Change = Callable[[Part, str], AbstractContextManager[str | None]]
 """While it lasts, that setting of that part, which holds no message, is another one on the broker.
 
 Gives the name by which that is to be told. None for a setting that cannot be changed, or that this broker does not
 keep: its own client does not show it either.
 """
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How settings are changed, and what a queue is declared with so that it has as many as there are."""
+
+    change: Change
+    native: NativeOptions
+
 
 _RABBITMQ: Mapping[str, Any] = {
     "x-queue-type": "classic",
@@ -31,18 +42,26 @@ _RABBITMQ: Mapping[str, Any] = {
     "alternate-exchange": "elsewhere",
 }
 _OF_QUORUM_QUEUES = ("x-delivery-limit", "x-dead-letter-strategy")
-_KAFKA = {"cleanup.policy": "compact", "share.auto.offset.reset": "latest", "share.isolation.level": "read_uncommitted"}
-_SQS = {"RawMessageDelivery": "false", "DeduplicationScope": "queue", "FifoThroughputLimit": "perQueue"}
+_KAFKA = {"share.auto.offset.reset": "latest", "share.isolation.level": "read_uncommitted"}
+_SQS = {"RawMessageDelivery": "false"}
 _SQS_FOR_EVER = ("FifoQueue", "FifoTopic", "ContentBasedDeduplication", "KmsMasterKeyId", "topic", "queue")
 
 
 def drift_for(url: str) -> Drift | None:
     """How a setting is changed on the broker at `url`; None for a scheme not known here."""
-    make = {"rabbitmq": _rabbitmq, "kafka": _kafka, "sqs": _sqs}.get(url.partition("://")[0])
-    return None if make is None else make(url)
+    known: dict[str, tuple[Callable[[str], Change], dict[str, Any]]] = {
+        "rabbitmq": (_rabbitmq, {"max_length": 100}),
+        "kafka": (_kafka, {"retention": 30 * 86_400}),
+        "sqs": (_sqs, {"visibility": 40, "retention": 86_400}),
+    }
+    scheme = url.partition("://")[0]
+    if scheme not in known:
+        return None
+    change, native = known[scheme]
+    return Drift(change(url), {scheme: native})
 
 
-def _rabbitmq(url: str) -> Drift:
+def _rabbitmq(url: str) -> Change:
     """What is there cannot be changed, only deleted and declared in another way."""
 
     @contextmanager
@@ -79,7 +98,7 @@ def _rabbitmq(url: str) -> Drift:
     return drift
 
 
-def _kafka(url: str) -> Drift:
+def _kafka(url: str) -> Change:
     @contextmanager
     def drift(part: Part, setting: str) -> Iterator[str | None]:
         from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
@@ -105,7 +124,7 @@ def _kafka(url: str) -> Drift:
     return drift
 
 
-def _sqs(url: str) -> Drift:
+def _sqs(url: str) -> Change:
     @contextmanager
     def drift(part: Part, setting: str) -> Iterator[str | None]:
         from messaging_sqs import SQSOptions

@@ -38,7 +38,7 @@ def _kafka(url: str) -> Foreign:
 
         options = build_options(KafkaOptions, parse_url(url).options, "kafka")
         producer = Producer(options.client(acks="all"))
-        producer.produce(source.destination.name, body, headers={k: v.encode() for k, v in headers.items()})
+        producer.produce(source.destination.name, body or None, headers={k: v.encode() for k, v in headers.items()})
         left = producer.flush(20)
         assert left == 0, f"the message of another program was not stored in {source}"
 

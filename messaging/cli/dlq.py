@@ -24,7 +24,7 @@ from messaging.cli.errors import FAILED, say_error
 from messaging.cli.topology_input import connected
 from messaging.config import load
 from messaging.dead_letter_queue import ALL, Choice, DeadLetter, DeadLetterQueue, Redriven
-from messaging.errors import ConfigurationError, DestinationNotFound, TopologyError
+from messaging.errors import ConfigurationError, DestinationNotFound, MessagingError, TopologyError
 from messaging.topology import Destination, Queue, Source, Topic, Topology
 from messaging.topology_file import read_topology
 
@@ -171,16 +171,25 @@ def _dead_letters(
     with _connected(target, file) as (broker, topology):
         unknown = Queue(name, ordered=ordered) if group is None else Topic(name, group, ordered=ordered)
         destination: Destination = topology.get(name) or unknown
+        letters = broker.dead_letter_queue(destination, group)
         try:
-            yield broker.dead_letter_queue(destination, group)
+            yield letters
         except TopologyError as error:  # advice for who declares is none for who looks
-            if destination is not unknown:
+            if destination is not unknown or _answers(letters):
                 raise
             ways = [] if group else ["--group GROUP when it is a topic"]
             ways += [] if ordered else ["--ordered when it is ordered"]
             ways.append("--file with the one that declares it")
             kind = DestinationNotFound if isinstance(error, DestinationNotFound) else TopologyError
             raise kind(f"{error}. No file here declares {name!r}: say {', or '.join(ways)}") from error
+
+
+def _answers(letters: DeadLetterQueue) -> bool:
+    try:
+        letters.depth()
+    except MessagingError:
+        return False
+    return True
 
 
 def _depth(broker: Broker, source: Source) -> int | None:

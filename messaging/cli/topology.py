@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -88,9 +89,10 @@ def apply(file: File = None, broker: Where = None) -> None:
             there.broker.declare(given.topology)
         except MessagingError as error:
             # One thing is made after the other: what was made before this one is there now.
-            for finding in there.broker.inspect(given.topology):
-                if finding.state == "there" and before[finding.part] != "there":
-                    typer.echo(f"{_MADE[before[finding.part]]:<9} {finding.part.kind} {finding.part.name}")
+            with suppress(MessagingError):  # why it was refused is what counts
+                for finding in there.broker.inspect(given.topology):
+                    if finding.state == "there" and before[finding.part] != "there":
+                        typer.echo(f"{_MADE[before[finding.part]]:<9} {finding.part.kind} {finding.part.name}")
             if not isinstance(error, TopologyError):
                 raise
             raise TopologyError(f"{error}. messaging topology check tells every difference") from error
@@ -148,9 +150,9 @@ def delete(
     with connected(given.settings, broker) as there:
         for name, messages in _contents(there.driver, given.topology):
             typer.echo(f"{name}: {_counted(messages)}")
-        for part in there.broker.leftovers(given.topology, delays=()):  # after no delay at all: every wait queue
-            typer.echo(f"{part}: {_counted(part.settings['messages'])}")
         if not yes:
+            for part in there.broker.leftovers(given.topology, delays=()):  # after no delay at all: every wait queue
+                typer.echo(f"{part}: {_counted(part.settings['messages'])}")
             say_error(
                 "nothing was deleted: --yes deletes all of this, with what is being handled or waits for a delay "
                 "elsewhere, which is not counted"

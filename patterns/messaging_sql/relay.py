@@ -52,7 +52,8 @@ class Relay:
     the broker refuses is parked, so that those of its key go on; None: never, they wait until it is mended.
     retry_delay: seconds before its second attempt; each further wait is twice as long.
 
-    `start`, `stop` and `run` belong to one thread; `request_stop` and `stats` may be used from any.
+    `start`, `stop` and `run` belong to one thread; `request_stop` and `stats` may be used from any, though
+    not in a signal handler: `run` has its own.
     """
 
     def __init__(

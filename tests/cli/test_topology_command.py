@@ -317,12 +317,12 @@ def test_what_waits_for_a_retry_is_counted(
     path, own = tmp_path / "messaging.toml", f"x{abs(hash(tmp_path)):x}"[:12]
     path.write_text(f"[topology.queues.{own}]\n", "utf-8")
     monkeypatch.setenv("MESSAGING_URL", broker_url)
-    with messaging.connect(broker_url, config_file=path) as broker:
-        broker.publish(own, 1)
-        with broker.subscribe(own) as consumer:
-            consumer.receive(1, 20)[0].nack(delay=600)
-            consumer.flush()
     try:
+        with messaging.connect(broker_url, config_file=path) as broker:
+            broker.publish(own, 1)
+            with broker.subscribe(own) as consumer:
+                consumer.receive(1, 20)[0].nack(delay=600)
+                consumer.flush()
         assert f"queue '{own}--retry--600000': 1 message" in run("topology", "delete")[1]
         assert f"# queue {own}--retry--600000: left over, 1 waiting" in run("topology", "diff", "--delay", "5")[1]
         assert "left over" not in run("topology", "diff", "--delay", "600")[1]

@@ -76,6 +76,64 @@ def test_a_second_interrupt_does_not_wait_for_handlers(broker: Broker, wait: boo
         delivery.ack()
 
 
+def test_a_sigterm_between_two_interrupts_changes_nothing(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, go_on, seen = Worker(broker, drain_timeout=60), threading.Event(), list[int]()
+    on_signal = worker._on_signal
+
+    def note(number: int) -> None:
+        on_signal(number)
+        seen.append(number)
+
+    monkeypatch.setattr(worker, "_on_signal", note)
+
+    @worker.on("q")
+    def handle(_delivery: Delivery) -> None:
+        for count, number in enumerate((signal.SIGINT, signal.SIGTERM, signal.SIGINT), 1):
+            os.kill(os.getpid(), number)
+            while len(seen) < count:
+                time.sleep(0)
+        go_on.wait(60)
+
+    broker.publish("q", 1)
+    with pytest.raises(KeyboardInterrupt):
+        worker.run()
+    go_on.set()
+
+
+def test_a_hurried_end_is_forgotten(broker: Broker) -> None:
+    worker, started, handled = Worker(broker, drain_timeout=60), threading.Event(), []
+    hurried, go_on = threading.Event(), threading.Event()
+
+    @worker.on("q")
+    def handle(delivery: Delivery) -> None:
+        if not hurried.is_set():
+            hurried.set()
+            os.kill(os.getpid(), signal.SIGINT)
+            while not worker._interrupted:
+                time.sleep(0)
+            os.kill(os.getpid(), signal.SIGINT)
+            go_on.wait(60)
+            return
+        started.set()
+        go_on.wait(60)
+        handled.append(delivery)
+
+    broker.publish("q", 1)
+    with pytest.raises(KeyboardInterrupt):
+        worker.run()
+    worker.start()
+    assert started.wait(10)
+
+    def finish() -> None:
+        while worker._pools:  # until it is being stopped
+            time.sleep(0)
+        go_on.set()
+
+    threading.Thread(target=finish).start()
+    assert worker.stop()
+    assert len(handled) == 1
+
+
 @pytest.mark.usefixtures("no_threads_left")
 def test_an_interrupted_subscribe_leaves_nothing(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     worker, consumers = Worker(broker), []

@@ -38,6 +38,7 @@ class Failing:
 
 
 def worker_for(bench: Bench, source: Source, handler: Any, **options: Any) -> Worker:
+    """Retries at once unless told: not every broker can delay."""
     worker = Worker(bench.broker)
-    worker.on(source.destination, source.group, **options)(handler)
+    worker.on(source.destination, source.group, **{"retry": AT_ONCE, **options})(handler)
     return worker

@@ -96,8 +96,11 @@ def test_native_options(bench: Bench) -> None:
     deadline=180,
 )
 def test_every_setting_is_told(bench: Bench) -> None:
-    name, delay = bench.name(), bench.seconds(0.5)
-    retried: Destination = Queue(name) if bench.kind == "queue" else Topic(name, Subscription("g", "order.*"))
+    assert bench.harness.drift is not None
+    name, delay, native = bench.name(), bench.seconds(0.5), bench.harness.drift.native
+    retried: Destination = Topic(name, Subscription("g", "order.*"))
+    if bench.kind == "queue":
+        retried = Queue(name, native=native)
     source, ledger = sources_of(retried)[0], bench.ledger()
     bench.broker.declare(retried)
     consumer = bench.consume(source)
@@ -122,7 +125,7 @@ def _changed(bench: Bench, destination: Destination, delays: Sequence[float]) ->
     changed: set[str] = set()
     for part in looking.plan(destination, delays=delays):
         for setting in part.settings:
-            with bench.harness.drift(part, setting) as name:
+            with bench.harness.drift.change(part, setting) as name:
                 if name is not None:
                     changed.add(setting)
                     told = partial(_told, looking, destination, delays, part, name)
