@@ -93,8 +93,8 @@ def _inbox(metadata: MetaData, prefix: str) -> Table:
 def _outbox(metadata: MetaData, prefix: str) -> Table:
     """`id`, `aggregatetype`, `aggregateid`, `type`, `payload` are what Debezium's outbox event router looks for.
 
-    The topic is in `aggregatetype` and the key in `aggregateid`. `timestamp` and `expires_at` are milliseconds, as
-    that router wants them; the times of relays are seconds. All since the epoch, UTC.
+    The topic is in `aggregatetype` and the key in `aggregateid`. `timestamp` and `expires_at` are milliseconds;
+    the times of relays are seconds. All since the epoch, UTC.
     """
     table = Table(
         f"{prefix}outbox",
