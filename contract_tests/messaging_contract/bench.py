@@ -174,6 +174,18 @@ class Bench:
         """Messages in the dead-letter queue, as the broker tells."""
         return self.broker.dead_letter_depth(*_parts(source, None))
 
+    def redrive(self, source: Source, count: int) -> None:
+        """Moves `count` dead letters back. A broker may not show all of them at once."""
+        letters = self.broker.dead_letter_queue(*_parts(source, None))
+        moved = 0
+
+        def all_moved() -> bool:
+            nonlocal moved
+            moved += letters.redrive().moved
+            return moved >= count
+
+        self.eventually(all_moved, f"{count} dead letters of {source} to be redriven")
+
     def ledger(self, name: str = "m") -> Ledger:
         """A ledger for the messages of one destination."""
         return Ledger(self.test_id, name)

@@ -214,16 +214,17 @@ class _GatedSQS:
 
 
 def _limit_topic(url: str, queue: Queue) -> None:
-    _configure(url, "TOPIC", queue.name, "max.message.bytes", "2000")
+    configure_kafka(url, "TOPIC", queue.name, "max.message.bytes", "2000")
 
 
 def _lock_briefly(url: str, source: Source) -> None:
     from messaging_kafka.share_groups import share_group
 
-    _configure(url, "GROUP", share_group(source.name), "share.record.lock.duration.ms", "15000")
+    configure_kafka(url, "GROUP", share_group(source.name), "share.record.lock.duration.ms", "15000")
 
 
-def _configure(url: str, kind: str, name: str, setting: str, value: str) -> None:
+def configure_kafka(url: str, kind: str, name: str, setting: str, value: str) -> None:
+    """Sets one setting of a "TOPIC" or "GROUP" of the cluster at `url`, with the bare client."""
     from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
     from messaging_kafka import KafkaOptions

@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from messaging.config import build_options, parse_url
 from messaging.plan import Part
 from messaging.topology import NativeOptions
+from messaging_contract.conditions import configure_kafka
 
 Change = Callable[[Part, str], AbstractContextManager[str | None]]
 """While it lasts, that setting of that part, which holds no message, is another one on the broker.
@@ -101,21 +103,11 @@ def _rabbitmq(url: str) -> Change:
 def _kafka(url: str) -> Change:
     @contextmanager
     def drift(part: Part, setting: str) -> Iterator[str | None]:
-        from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
-
-        from messaging_kafka import KafkaOptions
-
-        kinds = {"topic": ResourceType.TOPIC, "share group": ResourceType.GROUP}
+        kinds = {"topic": "TOPIC", "share group": "GROUP"}
         if part.kind not in kinds or setting in ("partitions", "replication.factor"):
             yield None  # a group's settings are our own words; partitions can only be added, which is no drift
             return
-        client = AdminClient(build_options(KafkaOptions, parse_url(url).options, "kafka").client())
-
-        def configure(value: str) -> None:
-            entry = ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
-            resource = ConfigResource(kinds[part.kind], part.name, incremental_configs=[entry])
-            client.incremental_alter_configs([resource])[resource].result(20)
-
+        configure = partial(configure_kafka, url, kinds[part.kind], part.name, setting)
         wanted = str(part.settings[setting])
         configure(_KAFKA.get(setting) or str(int(wanted) - 1000))
         yield setting

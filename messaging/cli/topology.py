@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated
 
@@ -25,6 +26,7 @@ from messaging.cli.topology_report import (
 from messaging.config import resolve
 from messaging.driver import Driver
 from messaging.errors import ConfigurationError, DestinationNotFound, MessagingError, TopologyError
+from messaging.plan import Part, State
 from messaging.topology import Source, Topology
 
 app = typer.Typer(no_args_is_help=True, help="Plan, apply, check, export and draw queues and topics.")
@@ -92,14 +94,14 @@ def apply(file: File = None, broker: Where = None) -> None:
             with suppress(MessagingError):  # why it was refused is what counts
                 for finding in there.broker.inspect(given.topology):
                     if finding.state == "there" and before[finding.part] != "there":
-                        typer.echo(f"{_MADE[before[finding.part]]:<9} {finding.part.kind} {finding.part.name}")
+                        typer.echo(_made(finding.part, before))
             if not isinstance(error, TopologyError):
                 raise
             raise TopologyError(f"{error}. messaging topology check tells every difference") from error
         after = there.broker.inspect(given.topology)
     for finding in after:
         if not finding.drifted:
-            typer.echo(f"{_MADE[before[finding.part]]:<9} {finding.part.kind} {finding.part.name}")
+            typer.echo(_made(finding.part, before))
     if left := [finding for finding in after if finding.drifted]:
         for line in findings_text(left):
             console().print(line)
@@ -195,6 +197,10 @@ def draw(
         typer.echo(DRAWINGS[format](diagram_of(given.topology)), nl=False)
     else:
         raise ConfigurationError(f"there is no drawing as {format!r}; known: tree, {', '.join(DRAWINGS)}")
+
+
+def _made(part: Part, before: Mapping[Part, State]) -> str:
+    return f"{_MADE[before[part]]:<9} {part.kind} {part.name}"
 
 
 def _counted(messages: int | None) -> str:

@@ -250,10 +250,17 @@ def test_every_profile_of_a_new_file_plans(run: Run, profile: str) -> None:
     assert status == 0, output
 
 
-def test_a_new_file_on_every_broker(run: Run, tmp_path: Path, broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    """The beginning of names that nobody else has."""
+    return f"x{abs(hash(tmp_path)):x}"[:12]
+
+
+def test_a_new_file_on_every_broker(
+    run: Run, tmp_path: Path, own: str, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run("new", "retry-topology")[0] == 0
     path = tmp_path / "messaging.toml"
-    own = f"x{abs(hash(tmp_path)):x}"[:12]
     path.write_text(path.read_text("utf-8").replace("orders", f"{own}-o").replace("emails", f"{own}-e"), "utf-8")
     monkeypatch.setenv("MESSAGING_URL", broker_url)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -282,11 +289,11 @@ def test_a_new_file_on_every_broker(run: Run, tmp_path: Path, broker_url: str, m
 
 
 def test_a_refused_destination_does_not_hide_what_was_made_before_it(
-    run: Run, tmp_path: Path, broker_url: str, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, own: str, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if broker_url == "memory://":
         pytest.skip("each command has a memory broker of its own")
-    path, own = tmp_path / "messaging.toml", f"x{abs(hash(tmp_path)):x}"[:12]
+    path = tmp_path / "messaging.toml"
     monkeypatch.setenv("MESSAGING_URL", broker_url)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     there = f"[topology.queues.{own}-z]\n"
@@ -310,11 +317,11 @@ def test_a_refused_destination_does_not_hide_what_was_made_before_it(
 
 
 def test_what_waits_for_a_retry_is_counted(
-    run: Run, tmp_path: Path, broker_url: str, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, own: str, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not broker_url.startswith("rabbitmq"):
         pytest.skip("no other broker has wait queues")
-    path, own = tmp_path / "messaging.toml", f"x{abs(hash(tmp_path)):x}"[:12]
+    path = tmp_path / "messaging.toml"
     path.write_text(f"[topology.queues.{own}]\n", "utf-8")
     monkeypatch.setenv("MESSAGING_URL", broker_url)
     try:

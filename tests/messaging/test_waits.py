@@ -125,9 +125,8 @@ def test_both_bounds_of_a_producer_whose_queue_is_full(eventually: Callable[...,
                     (delivery,) = consumer.receive(1, 10)
                     assert delivery.value == number
                     delivery.ack()
-                    if (
-                        number == 0
-                    ):  # else it may come when the queue was empty for a moment, and wait for a second time
+                    if number == 0:
+                        # Else it may come when the queue was empty for a moment, and wait for a second time.
                         eventually(lambda: producer.waiting == {"blocked"})
                         eventually(lambda: len(producer._sender._waiting["jobs"]) == 2)  # type: ignore[attr-defined]
             last.result(10)

@@ -58,15 +58,7 @@ def test_largest_in_every_place(bench: Bench) -> None:
     with bench.dead_letters(source) as graveyard:  # it looks, and leaves it there
         dead = bench.one(graveyard, ledger.view("dead"))
         assert (dead.id, dead.body, dead.headers["h"]) == (message.id, message.body, "v" * 50)
-    letters = bench.broker.dead_letter_queue(source.destination)
-    moved = 0
-
-    def redriven() -> bool:
-        nonlocal moved
-        moved += letters.redrive().moved
-        return moved >= 1
-
-    bench.eventually(redriven, "it to be redriven")
+    bench.redrive(source, 1)
     again = bench.one(consumer, ledger)
     assert (again.id, again.body, dict(again.headers)) == (message.id, message.body, dict(message.headers))
     again.ack()
