@@ -70,6 +70,20 @@ class RetryPolicy:
             return 0.0
         return min(max(*self.delays[:last], self._base(last)) * (1 + self.jitter), _LONGEST)
 
+    @property
+    def total(self) -> float:
+        """Seconds: all delays of this policy together are not longer."""
+        total, before = 0.0, -1.0
+        for attempt in range(1, self.attempts):
+            delay = self._base(attempt) * (1 + self.jitter)
+            if attempt > len(self.delays) and delay == before:  # at the cap, or without a factor: so it stays
+                total += delay * (self.attempts - attempt)
+                break
+            total, before = total + delay, delay
+            if total >= _LONGEST:
+                break
+        return min(total, _LONGEST)
+
     def delay_after(self, attempt: int, error: BaseException) -> float | None:
         """Seconds until the message that failed in `attempt` (1-based) is tried again; None: dead-letter it."""
         if attempt >= self.attempts or isinstance(error, self.never):

@@ -116,7 +116,7 @@ class Worker:
         """Subscribes every handler and returns.
 
         Raises what `on` and `Broker.subscribe` raise, and UnsupportedCapability for a retry delay that the broker
-        cannot hold; then nothing runs.
+        cannot hold, or for delays of an ordered source that it cannot hold together; then nothing runs.
         """
         if self._pools:
             raise ConfigurationError("the worker runs already")
@@ -131,7 +131,8 @@ class Worker:
                     entry.destination, entry.group, pattern=entry.pattern, **entry.options
                 )
                 self._consumers.append(consumer)
-                consumer.check_delay(entry.handling.retry.longest)
+                retry = entry.handling.retry  # an ordered message keeps its lease, or what stands for it, through all
+                consumer.check_delay(retry.total if consumer.source.ordered else retry.longest)
                 self._pools.append(_pool(consumer, entry, f"worker-{number}"))
                 if entry.pressure is not None:
                     self._gates.append(entry.pressure.gate(consumer))

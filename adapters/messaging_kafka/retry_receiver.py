@@ -94,8 +94,8 @@ class RetryReceiver(GroupReceiver):
         level = self._level(delay)
         if level is None:
             super().check_delay(delay)
-        else:  # it waits in a copy, which is made again as often as it takes
-            self._admin.check_delay(level, retry_topic(self.source.name, level))
+        else:
+            self._check_level(level)
 
     def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
         level = self._level(delay)
@@ -104,12 +104,16 @@ class RetryReceiver(GroupReceiver):
             return
         if self._closed:
             raise Closed(f"the consumer of {self.source} is closed: the message is delivered again")
-        self.check_delay(delay)
+        self._check_level(level)
         due = time.time() + delay
         for delivery in deliveries:
             if self.is_live(delivery):
                 self._copy(delivery, level, delivery.attempt, due, delivery.again())
         self._loop.progress.set()
+
+    def _check_level(self, level: int) -> None:
+        """A longer delay is waited for in copies, one after the other."""
+        self._admin.check_delay(level, retry_topic(self.source.name, level))
 
     def _level(self, delay: float) -> int | None:
         """The longest retry topic that is not too long."""

@@ -16,6 +16,9 @@ from messaging.topology import Queue, Source, Subscription, Topic, Topology, sou
 
 NAME = "rabbitmq"
 MAX_DELAY = 24 * 86400.0
+_CONSUMER_TIMEOUT = 1800.0
+"""Seconds: consumer_timeout unless configured, https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout."""
+
 """Seconds. RabbitMQ's timers take 32-bit milliseconds; two significant digits above 24 days still fit in 31."""
 
 SINK = f"messaging{SEPARATOR}delay{SEPARATOR}sink"
@@ -141,6 +144,23 @@ def _one_of(options: Mapping[str, Any], name: str, *values: str) -> None:
         raise ConfigurationError(f"native rabbitmq option {name} must be one of {values}, not {options[name]!r}")
 
 
+def check_nack(source: Source, delay: float) -> None:
+    """Raises UnsupportedCapability for a retry of `source` that RabbitMQ cannot delay by as many seconds.
+
+    An ordered message waits unacknowledged in its consumer, and comes again early once the consumer timeout ends.
+    """
+    if source.ordered:
+        longest = float(native(_holder(source)).get("consumer_timeout", _CONSUMER_TIMEOUT))
+        if delay > longest:
+            raise UnsupportedCapability(
+                f"a retry of {source} after {delay:g} s: an ordered message waits in its consumer, and RabbitMQ leaves "
+                f"it there for {longest:g} s in all (consumer_timeout): raise that on the queue with "
+                'native={"rabbitmq": {"consumer_timeout": seconds}} (3.12 and later), or retry sooner'
+            )
+    elif delay > MAX_DELAY:
+        raise UnsupportedCapability(f"a retry of {source} after {delay:g} s: RabbitMQ waits {MAX_DELAY:g} s at most")
+
+
 def is_classic(source: Source) -> bool:
     """Whether the queue behind `source` is a classic one, which counts no deliveries."""
     return native(_holder(source)).get("type") == "classic"
@@ -240,12 +260,16 @@ def _why_safe(source: Source, arguments: Mapping[str, Any]) -> str:
 
 
 def retry_parts(topology: Topology, version: Version, delays: Sequence[float]) -> list[Part]:
-    """What the retries of `topology` make when they are first used. Raises UnsupportedCapability for a long delay."""
+    """What the retries of `topology` make when they are first used. Raises UnsupportedCapability for a long delay.
+
+    Those of an ordered source make nothing: its messages wait in their consumer.
+    """
     found: dict[tuple[str, str], Part] = {}
     for source in topology.sources:
+        if source.ordered:
+            continue
         for delay in delays:
-            if delay > MAX_DELAY:
-                raise UnsupportedCapability(f"a retry after {delay:g} s: RabbitMQ can wait {MAX_DELAY:g} s at most")
+            check_nack(source, delay)
             for part in wait_parts(WaitQueue(source.name, round_delay(delay), "retry"), version):
                 found[part.kind, part.name] = part
     return list(found.values())

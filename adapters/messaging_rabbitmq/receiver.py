@@ -30,7 +30,7 @@ from messaging_rabbitmq.delivery import RabbitMQDelivery
 from messaging_rabbitmq.failures import NOT_FOUND, REFUSED, channel_failure
 from messaging_rabbitmq.flow import Steps
 from messaging_rabbitmq.link import Link, LinkUser
-from messaging_rabbitmq.parts import MAX_DELAY
+from messaging_rabbitmq.parts import check_nack
 from messaging_rabbitmq.topology import depth
 
 log = logging.getLogger(__name__)
@@ -124,10 +124,7 @@ class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
         self._wake()
 
     def check_delay(self, delay: float) -> None:
-        if delay > MAX_DELAY:
-            raise UnsupportedCapability(
-                f"nack in {self.source}: RabbitMQ delays for at most {MAX_DELAY:g} seconds, not {delay:g}"
-            )
+        check_nack(self.source, delay)
 
     def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
         self._check_open()

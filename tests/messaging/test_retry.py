@@ -24,8 +24,17 @@ def test_no_delay_is_longer_than_the_longest(
     policy = RetryPolicy(attempts, delays, factor, cap, jitter)
     found = [policy.delay_after(n, ERROR) for n in range(1, attempts)]
     assert all(delay is not None and delay <= policy.longest for delay in found)
+    assert math.fsum(delay or 0.0 for delay in found) <= policy.total * (1 + 1e-9)
     still = RetryPolicy(attempts, delays, factor, cap)
+    together = math.fsum(still.delay_after(n, ERROR) or 0.0 for n in range(1, attempts))
+    assert still.total == pytest.approx(min(together, 1e9))
     assert still.longest == max((still.delay_after(n, ERROR) or 0.0 for n in range(1, attempts)), default=0.0)
+
+
+@pytest.mark.parametrize(("delay", "together"), [(0.0, 0.0), (1.0, 999_999.0), (3600.0, 1e9)])
+def test_many_attempts_are_counted_at_once(delay: float, together: float) -> None:
+    assert RetryPolicy(attempts=10**6, delays=(delay,)).total == together
+    assert RetryPolicy(attempts=1, delays=(delay,)).total == 0
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.5, 2.0, 10.0, 500.0, 1e3, 1e300])

@@ -8,13 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messaging.errors import ConfigurationError, MessagingError, PublishFailed
+from messaging.errors import ConfigurationError, MessagingError, PublishFailed, UnsupportedCapability
 from messaging.message import Message
-from messaging.topology import Queue, Source
+from messaging.topology import Queue, Source, Topology
 from messaging_rabbitmq import RabbitMQOptions, wire
 from messaging_rabbitmq.acks import TagWindow
 from messaging_rabbitmq.confirms import Batch, Confirms, Route
-from messaging_rabbitmq.parts import MAX_DELAY, Version, WaitQueue, all_delays, queue_arguments, round_delay
+from messaging_rabbitmq.parts import (
+    MAX_DELAY,
+    Version,
+    WaitQueue,
+    all_delays,
+    check_nack,
+    queue_arguments,
+    retry_parts,
+    round_delay,
+)
 
 
 @given(st.permutations(range(1, 30)), st.integers(1, 7))
@@ -52,6 +61,25 @@ def test_delays_are_rounded_up_and_few(delay: float) -> None:
     assert rounded <= max(delay * 1000 * 1.1, delay * 1000 + 1) + 1
     assert rounded in all_delays(len(str(rounded)))
     assert rounded < 2**31
+
+
+def test_an_ordered_message_waits_no_longer_than_the_consumer_timeout() -> None:
+    check_nack(Source(Queue("q")), MAX_DELAY)
+    check_nack(Source(Queue("q", ordered=True)), 1800)
+    with pytest.raises(UnsupportedCapability, match="consumer_timeout"):
+        check_nack(Source(Queue("q", ordered=True)), 1801)
+    raised = Queue("q", ordered=True, native={"rabbitmq": {"consumer_timeout": 7200}})
+    check_nack(Source(raised), 7200)
+    for source, delay in ((Source(raised), 7201.0), (Source(Queue("q")), MAX_DELAY + 1)):
+        with pytest.raises(UnsupportedCapability):
+            check_nack(source, delay)
+
+
+def test_only_unordered_retries_make_wait_queues() -> None:
+    topology = Topology(Queue("plain"), Queue("ordered", ordered=True))
+    made = retry_parts(topology, Version(4, 0), [1.0, 7200.0])
+    assert {"plain--retry--1000", "plain--retry--7200000"} < {part.name for part in made}
+    assert not [part for part in made if "ordered" in part.name]
 
 
 def ack(number: int, multiple: bool = False, method: int = wire.ACK) -> bytes:

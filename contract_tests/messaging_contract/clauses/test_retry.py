@@ -154,6 +154,36 @@ def test_delay_refused_at_start(bench: Bench) -> None:
         pass
 
 
+@clause(
+    "retry.ordered-delays-together",
+    "A worker on an ordered source does not start when the delays of its policy come to more than nack would take, "
+    "since the message waits in its lane through all of them.",
+    anchors=[87, 95],
+    needs="ordering",
+)
+def test_ordered_delays_together(bench: Bench) -> None:
+    source, ledger = bench.source(ordered=True), bench.ledger()
+    delays = (60.0, 3600.0, 13 * 3600.0, 400 * 86400.0)
+    taken = []
+    with bench.consume(source) as consumer:
+        for delay in delays:
+            ledger.publish_one(bench.broker, source.destination, ledger.message(key=f"{delay:g}"))
+            if _takes(bench.one(consumer, ledger.view(f"{delay:g}")), delay):
+                taken.append(delay)
+    assert 60.0 in taken
+    for delay in delays:
+        worker = Worker(bench.broker)
+        policy = RetryPolicy(attempts=5, delays=(delay / 4,), keep_order=True)
+        worker.on(source.destination, source.group, retry=policy)(lambda _delivery: None)
+        try:
+            worker.start()
+            assert delay in taken, f"delays that come to {delay:g} s, which nack refuses, were not refused"
+        except UnsupportedCapability:
+            assert delay not in taken, f"delays that come to {delay:g} s, which nack takes, were refused"
+        finally:
+            worker.stop()
+
+
 def _takes(delivery: Delivery, delay: float) -> bool:
     try:
         delivery.nack(delay=delay)

@@ -224,7 +224,7 @@ SABOTEURS = (
     _receiver(retrying.KeepsTheOldStory, "dead_letter.back-and-again"),
     _receiver(retrying.SharesADeadLetterQueue, "dead_letter.own-group"),
     _receiver(retrying.ChokesOnALongReason, "dead_letter.long-reason"),
-    _receiver(retrying.RefusesADelayTooLate, "retry.delay-refused-at-start"),
+    _receiver(retrying.RefusesADelayTooLate, "retry.delay-refused-at-start", "retry.ordered-delays-together"),
     _receiver(retrying.LosesLargeDeadLetters, "limits.largest-in-every-place"),
     _receiver(administering.ClaimsReplay, "groups.replay-beginning"),
     _sender(
