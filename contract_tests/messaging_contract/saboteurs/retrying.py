@@ -256,15 +256,22 @@ class ChokesOnALongReason(HonestReceiver):
 
 
 class RefusesADelayTooLate(HonestReceiver):
-    """Cannot hold a message for a day, and says so when the first one has failed."""
+    """Learns with its first message that it cannot hold one for a day."""
+
+    _knows = False
+
+    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
+        received = super().receive(max_messages, timeout)
+        self._knows = self._knows or bool(received)
+        return received
 
     def check_delay(self, delay: float) -> None:
-        return
+        if self._knows and delay > 86_400:
+            raise UnsupportedCapability(f"delays by at most a day, not {delay:g} s")
 
     def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
-        if delay > 86_400:
-            raise UnsupportedCapability(f"delays by at most a day, not {delay:g} s")
-        self.inner.nack(deliveries, delay)
+        self.check_delay(delay)
+        super().nack(deliveries, delay)
 
 
 class LosesLargeDeadLetters(HonestReceiver):
