@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, TypeVar
 
 from confluent_kafka.admin import ResourceType
@@ -253,7 +254,8 @@ class KafkaDriver(Driver):
                 self._copies = KafkaSender(self.options, self._admin, ProducerOptions().timeout, lambda _sender: None)
             copies = self._copies
         if source.dead_letter is not None:
-            copies.prepare(source.dead_letter.name)
+            with suppress(DestinationNotFound):  # as elsewhere, that is said of the message that is to go there
+                copies.prepare(source.dead_letter.name)
         return copies
 
     def depth(self, source: Source) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from messaging import BrokerUnavailable, Queue, SettleFailed, TopologyError
+from messaging import BrokerUnavailable, Delivery, Queue, SettleFailed, TopologyError
 from messaging.dead_letter import ATTEMPTS, HEADERS, REASON, SOURCE, TIME
 from messaging_contract.bench import Bench
 from messaging_contract.clause import TOPIC, clause
@@ -148,6 +148,55 @@ def test_unavailable_at_close(bench: Bench) -> None:
         return {delivery.id for delivery in held} <= {*left.received, *dead.received}
 
     bench.eventually(found, "every rejected message to be somewhere", 2 * bench.patience)
+
+
+@clause(
+    "dead_letter.missing-at-subscribe",
+    "A source whose dead-letter queue is gone is consumed all the same. What is rejected stays with it, which an error "
+    "of the settlement tells, until that queue is there.",
+    anchors=[83],
+    failures=[23],
+    needs="dead_letter",
+    deadline=150,
+)
+def test_missing_at_subscribe(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    bench.settlements_may_fail = True
+    lease: dict[str, Any] = {"lease": 2.0} if bench.able.lease else {}
+    bench.broker.delete(Queue(f"{source.name}--dlq", dead_letter=False))
+    consumer = bench.consume(source, **lease)
+    ledger.publish(bench.broker, source.destination, ledger.messages(2))
+    good, bad = bench.take(consumer, ledger, 2)
+    told: list[Exception] = []
+
+    def settle(delivery: Delivery) -> None:
+        if delivery.id == bad.id:
+            delivery.reject("nowhere to go")
+        else:  # also when its lease has ended before it was acked
+            delivery.ack()
+
+    def is_told() -> bool:
+        try:
+            consumer.flush(2.0)
+            for again in consumer.receive(10, timeout=0.2):
+                settle(again)
+        except (SettleFailed, BrokerUnavailable) as error:
+            told.append(error)
+        return bool(told)
+
+    settle(good)
+    settle(bad)
+    bench.eventually(is_told, "an error of the settlement")
+    bench.broker.declare(source.destination)
+    graveyard, dead = bench.dead_letters(source), ledger.view("dead")
+
+    def buried() -> bool:
+        for again in bench.receive(consumer, 10, 0.2):
+            settle(again)
+        graveyard.ack(dead.receive(bench.receive(graveyard, 10, 0.2)))
+        return bad.id in dead.received
+
+    bench.eventually(buried, "the rejected message to be in its dead-letter queue", 2 * bench.patience)
 
 
 @clause(

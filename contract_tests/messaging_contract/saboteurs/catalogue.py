@@ -225,6 +225,7 @@ SABOTEURS = (
     _receiver(retrying.SharesADeadLetterQueue, "dead_letter.own-group"),
     _receiver(retrying.ChokesOnALongReason, "dead_letter.long-reason"),
     _receiver(retrying.RefusesADelayTooLate, "retry.delay-refused-at-start", "retry.ordered-delays-together"),
+    _receiver(retrying.NeedsItsDeadLetters, "dead_letter.missing-at-subscribe"),
     _receiver(retrying.LosesLargeDeadLetters, "limits.largest-in-every-place"),
     _receiver(administering.ClaimsReplay, "groups.replay-beginning"),
     _sender(

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from messaging.dead_letter import ATTEMPTS, dead_letter_copy
 from messaging.delivery import Delivery
-from messaging.driver import Done, Outgoing
+from messaging.driver import Done, Outgoing, Receiver
 from messaging.errors import UnsupportedCapability
 from messaging.message import Message
 from messaging.rejection import Rejection
@@ -272,6 +272,15 @@ class RefusesADelayTooLate(HonestReceiver):
     def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
         self.check_delay(delay)
         super().nack(deliveries, delay)
+
+
+class NeedsItsDeadLetters(HonestReceiver):
+    """Does not consume while there is no dead-letter queue, though nothing was rejected."""
+
+    def __init__(self, inner: Receiver, source: Source, server: MemoryServer) -> None:
+        super().__init__(inner, source, server)
+        if source.dead_letter is not None:
+            server.store(Source(source.dead_letter))  # raises DestinationNotFound
 
 
 class LosesLargeDeadLetters(HonestReceiver):
