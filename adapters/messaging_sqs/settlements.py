@@ -75,6 +75,8 @@ class Settlements:
         self._releases: deque[Settlement] = deque()
         self._rejects: deque[Settlement] = deque()
         self._later: list[Settlement] = []
+        self._rejecting: dict[str, Settlement] = {}
+        """By FIFO group: whose copy is on its way or tried again later. Those behind it wait, and keep their order."""
         self._pending = 0
         self._urgent = 0
         self._ending = False
@@ -170,8 +172,8 @@ class Settlements:
                 wait = self._retry(now)
                 if self._releases:
                     return self._change_visibility, self._take(self._releases)
-                if self._rejects:
-                    return self._dead_letter, self._take(self._rejects)
+                if self._rejects and (rejects := self._take_rejects()):
+                    return self._dead_letter, rejects
                 if self._deletes:
                     linger = self._deletes[0].since + _LINGER - now
                     if linger <= 0 or self._urgent or len(self._deletes) >= BATCH:
@@ -187,6 +189,27 @@ class Settlements:
         if queue:
             self._work.notify()
         return batch
+
+    def _take_rejects(self) -> list[Settlement]:
+        """One of each FIFO group: a second one could come first, in another call or when the first is sent again."""
+        batch: list[Settlement] = []
+        behind: deque[Settlement] = deque()
+        while self._rejects and len(batch) < BATCH:
+            settlement = self._rejects.popleft()
+            group = settlement.lease.group
+            free = group is None or self._rejecting.setdefault(group, settlement) is settlement
+            (batch if free else behind).append(settlement)
+        if batch and self._rejects:
+            self._work.notify()
+        self._rejects = behind + self._rejects
+        return batch
+
+    def _rejected(self, settlement: Settlement) -> None:
+        """The next of its FIFO group may go."""
+        group = settlement.lease.group
+        if group is not None and self._rejecting.get(group) is settlement:
+            del self._rejecting[group]
+            self._work.notify()
 
     def _retry(self, now: float) -> float:
         """Puts what is to be tried again back in its queue; returns the seconds until the next."""
@@ -210,6 +233,7 @@ class Settlements:
                 if outcome is None:
                     if settlement.delivery is not None:
                         # The copy is safe: what is left of a reject is an ack.
+                        self._rejected(settlement)
                         settlement.delivery = None
                         settlement.due = 0.0
                         settlement.tries = 0
@@ -226,6 +250,7 @@ class Settlements:
                 elif not settlement.due or settlement.due > now:
                     # A message whose release for now failed with its lease comes again anyway.
                     self._failed(settle_error(outcome))
+                self._rejected(settlement)
                 self._pending -= 1
             if not self._pending:
                 self._idle.notify_all()

@@ -11,7 +11,9 @@ import pytest
 from messaging import Message, Queue
 from messaging.broker import Broker
 from messaging.consumer import Consumer
-from messaging.errors import InvalidMessage, LeaseLost
+from messaging.errors import BrokerUnavailable, InvalidMessage, LeaseLost
+from messaging_sqs.batch import Outcomes
+from messaging_sqs.settlements import Settlement, Settlements
 
 from .test_messages import take
 
@@ -127,6 +129,36 @@ def test_two_consumers_never_share_a_key(connect: Connect, name: str) -> None:
                 consumer.flush()
                 held.clear()
     assert seen == {key: list(range(12)) for key in "abc"}
+
+
+def test_dead_letters_of_a_key_keep_their_order_when_the_first_is_tried_again(
+    connect: Connect, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = connect(Queue(name, ordered=True))
+    publish(broker, name, ["a", "b"], 6)
+    failed = 0
+    honest = Settlements._send
+
+    def send(self: Settlements, batch: list[Settlement], queue: Queue, doing: str) -> Outcomes:
+        nonlocal failed
+        first = [each for each in batch if each.delivery is not None and each.delivery.id == f"{name}-a-0"]
+        if not first or failed == 4:
+            return honest(self, batch, queue, doing)
+        failed += 1
+        rest = [each for each in batch if each not in first]
+        sent = iter(honest(self, rest, queue, doing) if rest else [])
+        return [BrokerUnavailable(f"{doing}: not now") if each in first else next(sent) for each in batch]
+
+    monkeypatch.setattr(Settlements, "_send", send)
+    with broker.subscribe(name) as consumer:
+        for _ in range(12):
+            take(consumer, 1)[0].reject("no")
+        consumer.flush()
+    assert failed == 4
+    seen: dict[str, list[int]] = defaultdict(list)
+    with broker.dead_letters(name) as dead:
+        handle_all(dead, 12, seen)
+    assert seen == {"a": list(range(6)), "b": list(range(6))}
 
 
 def test_the_dead_letter_queue_of_an_ordered_queue(connect: Connect, name: str) -> None:

@@ -332,6 +332,7 @@ def test_one_settlement(bench: Bench) -> None:
 
     with worker_for(bench, source, handle, retry=AT_ONCE):
         ledger.publish(bench.broker, source.destination, [acked, nacked])
+        bench.eventually(lambda: calls[acked.id] == 1, "the acked message to be handled")
         bench.eventually(lambda: calls[nacked.id] == 2, "the nacked message to be handled again")
     bench.quiet(bench.consume(source), ledger)
     assert calls == {acked.id: 1, nacked.id: 2}
