@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 LOCK = 60.0
 """Seconds that the broker keeps a record for one consumer: the most it allows by default, its own default being 30."""
 
-_COORDINATOR_WITHIN = 10.0
-"""Seconds to wait for the group's coordinator. A cluster that is just made needs some."""
 _BEGUN_WITHIN = 45.0
 """Seconds to wait until a new group has begun in every partition. The broker tries again 30 seconds after it failed
 (`group.share.initialize.retry.interval.ms`), as it does when the share coordinator's own topic is just being made."""
@@ -148,7 +146,7 @@ class ShareGroups:
         group, topic = share_group(source.name), source.destination.name
         deadline = time.monotonic() + _BEGUN_WITHIN
         while time.monotonic() < deadline:
-            self._join_and_leave(source)
+            self._join_and_leave(source, deadline)
             if has_begun(self._admin, self._options, group, topic):
                 return
         log.warning(
@@ -157,16 +155,15 @@ class ShareGroups:
             _BEGUN_WITHIN,
         )
 
-    def _join_and_leave(self, source: Source) -> None:
+    def _join_and_leave(self, source: Source, deadline: float) -> None:
         member = Membership()
         config = self._options.client(group_id=share_group(source.name), share_acknowledgement_mode="explicit")
         try:
             consumer = ShareConsumer(config | member.config)
             try:
                 consumer.subscribe([source.destination.name])
-                member.wait(consumer, time.monotonic() + _COORDINATOR_WITHIN)
             finally:
-                consumer.close()
+                member.leave(consumer, deadline)
         except KafkaException as error:
             raise translate(error, f"share group of {source}") from error
 

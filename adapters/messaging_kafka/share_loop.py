@@ -166,8 +166,7 @@ class ShareLoop(OwnerThread):
         if consumer is None:
             return
         try:
-            self._member.wait(consumer, self._opened + _JOINED_WITHIN)
-            consumer.close()
+            self._member.leave(consumer, self._opened + _JOINED_WITHIN)
         except Exception as error:
             log.info("close of %s: %s", self._source, error)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from threading import Event
 from typing import Any
 
 from confluent_kafka import KafkaException, ShareConsumer
+
+log = logging.getLogger(__name__)
 
 _ANSWERED_WITHIN = 3.0
 """Seconds for the answer to a heartbeat or a fetch. A fetch is answered after half a second, also with nothing."""
@@ -40,10 +43,20 @@ class Membership:
     def _on_statistics(self, text: str) -> None:
         self.statistics = text
 
-    def wait(self, consumer: ShareConsumer, deadline: float) -> None:
-        """Waits until it has joined."""
+    def wait(self, consumer: ShareConsumer, deadline: float) -> bool:
+        """Waits until it has joined. False at the deadline."""
         if not self._joined:
             self._joined = self._until(consumer, self._has_joined, deadline)
+        return self._joined
+
+    def leave(self, consumer: ShareConsumer, deadline: float) -> None:
+        """Closes the consumer, once it has joined."""
+        if not self.wait(consumer, deadline):
+            log.warning(
+                "a share consumer leaves before the broker has answered it: what is in its partitions may be "
+                "delivered to others 45 seconds late (group.share.session.timeout.ms)"
+            )
+        consumer.close()
 
     def halt(self, consumer: ShareConsumer, topic: str, received: int, deadline: float) -> list[Any]:
         """Ends fetching: the consumer is to be closed. Returns the records that came by now, mostly none.
