@@ -162,8 +162,10 @@ class ShareGroups:
             consumer = ShareConsumer(config | member.config)
             try:
                 consumer.subscribe([source.destination.name])
-            finally:
-                member.leave(consumer, deadline)
+            except KafkaException:
+                consumer.close()
+                raise
+            member.leave(consumer, deadline)
         except KafkaException as error:
             raise translate(error, f"share group of {source}") from error
 

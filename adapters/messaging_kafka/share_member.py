@@ -51,12 +51,14 @@ class Membership:
 
     def leave(self, consumer: ShareConsumer, deadline: float) -> None:
         """Closes the consumer, once it has joined."""
-        if not self.wait(consumer, deadline):
-            log.warning(
-                "a share consumer leaves before the broker has answered it: what is in its partitions may be "
-                "delivered to others 45 seconds late (group.share.session.timeout.ms)"
-            )
-        consumer.close()
+        try:
+            if not self.wait(consumer, deadline):
+                log.warning(
+                    "a share consumer leaves before the broker has answered it: what is in its partitions may be "
+                    "delivered to others 45 seconds late (group.share.session.timeout.ms)"
+                )
+        finally:
+            consumer.close()
 
     def halt(self, consumer: ShareConsumer, topic: str, received: int, deadline: float) -> list[Any]:
         """Ends fetching: the consumer is to be closed. Returns the records that came by now, mostly none.

@@ -16,10 +16,9 @@ from messaging.topology import Queue, Source, Subscription, Topic, Topology, sou
 
 NAME = "rabbitmq"
 MAX_DELAY = 24 * 86400.0
+"""Seconds. RabbitMQ's timers take 32-bit milliseconds; two significant digits above 24 days still fit in 31."""
 _CONSUMER_TIMEOUT = 1800.0
 """Seconds: consumer_timeout unless configured, https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout."""
-
-"""Seconds. RabbitMQ's timers take 32-bit milliseconds; two significant digits above 24 days still fit in 31."""
 
 SINK = f"messaging{SEPARATOR}delay{SEPARATOR}sink"
 _QUEUE_OPTIONS = ("type", "max_length", "consumer_timeout")
