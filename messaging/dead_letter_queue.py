@@ -6,6 +6,7 @@ that an idempotent consumer recognises it, and to its own subscription only, nev
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -113,14 +114,15 @@ ALL = Choice()
 class Redriven:
     """What a redrive did. already: moved by an earlier run that was cut short, and only taken out now.
 
-    passed_over: looked at and not chosen. failed: id and why; those stay. unseen: what the broker still had when the
-    pass ended, as exactly as it tells.
+    passed_over: looked at and not chosen. failed: id and why; those stay. later: given up since it began, by the clock
+    of who gave them up; they stay. unseen: what the broker still had when the pass ended, as exactly as it tells.
     """
 
     moved: int = 0
     already: int = 0
     passed_over: int = 0
     failed: list[tuple[str, MessagingError]] = field(default_factory=list)
+    later: int = 0
     unseen: int = 0
 
 
@@ -130,6 +132,8 @@ class DeadLetterQueue:
     To look at a dead letter it is received and given back: `peek` leaves it in its queue, with one attempt more.
     While a pass lasts, nobody else gets what it holds.
     """
+
+    _Ledger = RedriveLedger
 
     def __init__(self, driver: Driver, source: Source) -> None:
         if source.dead_letter is None:
@@ -170,12 +174,13 @@ class DeadLetterQueue:
         """Moves the chosen ones back to their own queue or subscription: stored there, then taken out here.
 
         limit: so many at most. rate: so many a second at most. dry_run: only count. ledger: a file that remembers what
-        was moved, so that after a crash the same call goes on without moving one twice; without it what was moved and
-        not taken out yet is moved again, with the same id. Dead letters that come while it works are left for the
+        was moved, so that after a crash the same call goes on without moving one twice; without it, or when a dead
+        letter does not tell when it was given up, what was moved and not taken out yet is moved again, with the same
+        id. Dead letters that come while it works are left for the
         next time. Raises DestinationNotFound when the source is gone, ConfigurationError; one that fails stays and is
         told in the result.
         """
-        if rate is not None and not rate > 0:
+        if rate is not None and not 0 < rate < math.inf:
             raise ConfigurationError(f"rate must be a positive number of messages a second, not {rate!r}")
         if limit is not None and limit < 1:
             raise ConfigurationError(f"limit must be at least 1, not {limit!r}")
@@ -183,26 +188,28 @@ class DeadLetterQueue:
         result = Redriven()
         size = _CHUNK if rate is None else max(min(int(rate), _CHUNK), 1)
         with (
-            RedriveLedger.open(ledger, self._driver.name, self.source.name) as remembered,
+            self._Ledger.open(ledger, self._driver.name, self.source.name, dry_run=dry_run) as remembered,
             self._pass() as one_pass,
             self._sender() as sender,
         ):
             pace = _Pace(rate)
-            for letters in one_pass.batches():
+            for letters in one_pass.batches(since_then=False):
                 chosen = [letter for letter in letters if DeadLetter.of(letter) in choice]
                 result.passed_over += len(letters) - len(chosen)
                 for start in range(0, len(chosen), size):
                     chunk = chosen[start : start + size]
                     if limit is not None:
                         chunk = chunk[: limit - result.moved - result.already]
+                    gone, fresh = self._sort(chunk, remembered, result)
                     if dry_run:
-                        result.moved += len(chunk)
+                        result.moved += len(fresh)
                     else:
-                        one_pass.settled(self._move(chunk, sender, remembered, result))
+                        one_pass.settled(self._move(gone, fresh, sender, remembered, result))
                         pace.wait(result.moved)
                     on_progress(result)
                 if limit is not None and result.moved + result.already >= limit:
                     break
+            result.later = one_pass.later
             result.unseen = one_pass.unseen(result)
         return result
 
@@ -222,21 +229,33 @@ class DeadLetterQueue:
                 dropped += len(chosen)
         return dropped
 
-    def _move(
-        self, letters: Sequence[Delivery], sender: Sender, remembered: RedriveLedger, result: Redriven
-    ) -> list[Delivery]:
-        """Returns those that are moved and taken out."""
+    def _sort(
+        self, letters: Sequence[Delivery], remembered: RedriveLedger, result: Redriven
+    ) -> tuple[list[Delivery], list[Delivery]]:
+        """Those that an earlier run moved, and those to move. What came from elsewhere is told as failed."""
         gone = [letter for letter in letters if letter in remembered]
         result.already += len(gone)
         fresh: list[Delivery] = []
         for letter in letters:
+            origin = letter.headers.get(SOURCE, self.source.name)
             if letter in remembered:
                 continue
-            origin = letter.headers.get(SOURCE, self.source.name)
             if origin == self.source.name:
                 fresh.append(letter)
             else:
-                result.failed.append((letter.id, TopologyError(f"it came from {origin!r}: redrive it to there")))
+                text = f"it came from {origin!r}: consume {self.name!r}, and publish it to where it belongs"
+                result.failed.append((letter.id, TopologyError(text)))
+        return gone, fresh
+
+    def _move(
+        self,
+        gone: list[Delivery],
+        fresh: list[Delivery],
+        sender: Sender,
+        remembered: RedriveLedger,
+        result: Redriven,
+    ) -> list[Delivery]:
+        """Returns those that are moved and taken out."""
         errors = self._send(fresh, sender)
         moved = [letter for letter, error in zip(fresh, errors, strict=True) if error is None]
         result.failed += [(letter.id, error) for letter, error in zip(fresh, errors, strict=True) if error is not None]
@@ -304,21 +323,30 @@ class _Pass:
         self._begun = time.time() + 0.001  # they tell their time rounded to milliseconds
         self._seen = 0
         self._held = 0
+        self.later = 0
+        """How many were left out since they were given up after it began."""
 
-    def batches(self) -> Iterator[list[Delivery]]:
-        """Ends when all were seen, or as many are held as may be."""
+    def batches(self, *, since_then: bool = True) -> Iterator[list[Delivery]]:
+        """Ends when all were seen, or as many are held as may be.
+
+        since_then: also those that were given up after the pass began. Without them, what is redriven and fails again
+        is not redriven again; it is held until the end, so it comes once.
+        """
         last = time.monotonic()
         while self._held < _HELD:
             letters = self._receiver.receive(_CHUNK, 0.5)
             now = time.monotonic()
             if letters:
                 last = now
+                counted = self._seen >= self._there
                 self._seen += len(letters)
                 self._held += len(letters)
                 old = [letter for letter in letters if (_seconds(letter.headers.get(TIME)) or 0.0) <= self._begun]
-                if not old:
-                    return  # only what failed since: it would come back for ever
-                yield old
+                if not old and counted:
+                    return  # only what failed since, and more of it may come for ever
+                self.later += 0 if since_then else len(letters) - len(old)
+                if wanted := letters if since_then else old:
+                    yield wanted
                 if self._exact and self._seen >= self._there:
                     return
             elif now - last > self._patience():
@@ -335,7 +363,7 @@ class _Pass:
 
     def unseen(self, result: Redriven) -> int:
         """How many of those that were there at the beginning nothing was decided about."""
-        decided = result.moved + result.already + result.passed_over + len(result.failed)
+        decided = result.moved + result.already + result.passed_over + len(result.failed) + result.later
         return max(self._there - decided, 0)
 
 
@@ -354,6 +382,7 @@ class _Pace:
 
 def _seconds(text: str | None) -> float | None:
     try:
-        return None if text is None else float(text)
+        found = float(text or "")
     except ValueError:
         return None
+    return found if math.isfinite(found) else None

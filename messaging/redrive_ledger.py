@@ -26,22 +26,25 @@ class RedriveLedger:
 
     @classmethod
     @contextmanager
-    def open(cls, path: str | Path | None, broker: str, source: str) -> Iterator[Self]:
-        """Reads what is there and appends. Raises ConfigurationError for another source's file, or another kind."""
-        if path is None:
+    def open(cls, path: str | Path | None, broker: str, source: str, *, dry_run: bool = False) -> Iterator[Self]:
+        """Reads what is there and appends. Raises ConfigurationError for another source's file, or another kind.
+
+        dry_run: no file is made or written.
+        """
+        if path is None or (dry_run and not Path(path).exists()):
             yield cls(None, set())
             return
         about = {"redrive": source, "broker": broker}
         try:
-            with Path(path).open("a+", encoding="utf-8") as file:
+            with Path(path).open("r" if dry_run else "a+", encoding="utf-8") as file:
                 file.seek(0)
                 lines = file.read().split("\n")
                 if lines != [""]:
                     _check(lines[0], about, path)
-                if lines[-1]:
+                if lines[-1] and not dry_run:
                     file.write("\n")
                 ledger = cls(file, {moved for line in lines[1:] if (moved := _moved(line)) is not None})
-                if lines == [""]:
+                if lines == [""] and not dry_run:
                     ledger._write([about])
                 yield ledger
         except (OSError, UnicodeDecodeError) as error:
@@ -52,8 +55,8 @@ class RedriveLedger:
 
     def add(self, letters: Sequence[Delivery]) -> None:
         """They are stored in their source, and may not be moved again."""
-        if self._file is not None and letters:
-            names = [_name(letter) for letter in letters]
+        names = [name for letter in letters if (name := _name(letter)) is not None]
+        if self._file is not None and names:
             self._moved.update(names)
             self._write([{"moved": name} for name in names])
 
@@ -64,9 +67,13 @@ class RedriveLedger:
         os.fsync(self._file.fileno())
 
 
-def _name(letter: Delivery) -> str:
-    """One message may be dead-lettered again after it was moved: then it is another dead letter."""
-    return f"{letter.id}@{letter.headers.get(TIME, '')}"
+def _name(letter: Delivery) -> str | None:
+    """One message may be dead-lettered again after it was moved: then it is another dead letter.
+
+    None for one that does not tell when it was given up, as the broker's own: it may be either, and is moved again.
+    """
+    time = letter.headers.get(TIME)
+    return f"{letter.id}@{time}" if time else None
 
 
 def _moved(line: str) -> str | None:

@@ -36,8 +36,13 @@ _UNTOLD_BINDING = (
     "or make sure of them with messaging topology apply"
 )
 PATTERN = "pattern"
+_UNCOMPARED = "x-consumer-timeout"
+_UNTOLD_TIMEOUT = (
+    f"RabbitMQ does not compare {_UNCOMPARED}, and keeps that with which a queue was made: look with rabbitmqctl "
+    f"list_queues name arguments"
+)
 _TEXT = ("longstr", "binary")
-_BY_POLICY = {"x-max-length": "max_length", "x-consumer-timeout": "consumer_timeout"}
+_BY_POLICY = {"x-max-length": "max_length"}
 
 
 def inspect(parts: Sequence[Part]) -> Steps:
@@ -85,6 +90,8 @@ def _object(part: Part) -> Steps:
             raise channel_failure(error, f"look at {part}") from error
     if is_marker(part) and set(differences) == {"alternate-exchange"}:
         return _marker(part, differences["alternate-exchange"])
+    if not differences and _UNCOMPARED in part.settings:
+        return Finding(part, "unknown", (), _UNTOLD_TIMEOUT)
     return different(part, differences.values(), _way_out(part, differences))
 
 

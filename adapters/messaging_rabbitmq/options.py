@@ -18,7 +18,9 @@ class RabbitMQOptions:
     heartbeat: seconds after which a silent connection counts as lost. connect_timeout: seconds until an unreachable
     broker is an error; each of several hosts gets its share. reconnect_min, reconnect_max: seconds between attempts
     to regain a lost connection, doubled each time. management: the URL of the management plugin, for `concerns` alone;
-    unless told, port 15672 of the first host, or 15671 with tls.
+    unless told, port 15672 of the first host, or 15671 with tls. consumer_timeout: seconds that the broker is
+    configured to leave a message unacknowledged; it does not tell. Retries of ordered sources that take longer are
+    refused.
     """
 
     hosts: tuple[tuple[str, int | None], ...] = (("localhost", None),)
@@ -31,12 +33,15 @@ class RabbitMQOptions:
     reconnect_min: float = 0.1
     reconnect_max: float = 5.0
     management: str | None = None
+    consumer_timeout: float = 1800.0
 
     def __post_init__(self) -> None:
         if self.heartbeat < 1:
             raise ConfigurationError(f"heartbeat must be at least 1 second, not {self.heartbeat!r}")
         if self.connect_timeout <= 0:
             raise ConfigurationError(f"connect_timeout must be a positive number, not {self.connect_timeout!r}")
+        if not self.consumer_timeout > 0:
+            raise ConfigurationError(f"consumer_timeout must be a positive number, not {self.consumer_timeout!r}")
         if not 0 < self.reconnect_min <= self.reconnect_max:
             raise ConfigurationError("reconnect_min must be positive and at most reconnect_max")
         if self.management is not None and not self.management.startswith(("http://", "https://")):

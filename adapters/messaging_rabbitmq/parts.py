@@ -17,8 +17,6 @@ from messaging.topology import Queue, Source, Subscription, Topic, Topology, sou
 NAME = "rabbitmq"
 MAX_DELAY = 24 * 86400.0
 """Seconds. RabbitMQ's timers take 32-bit milliseconds; two significant digits above 24 days still fit in 31."""
-_CONSUMER_TIMEOUT = 1800.0
-"""Seconds: consumer_timeout unless configured, https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout."""
 
 SINK = f"messaging{SEPARATOR}delay{SEPARATOR}sink"
 _QUEUE_OPTIONS = ("type", "max_length", "consumer_timeout")
@@ -143,18 +141,20 @@ def _one_of(options: Mapping[str, Any], name: str, *values: str) -> None:
         raise ConfigurationError(f"native rabbitmq option {name} must be one of {values}, not {options[name]!r}")
 
 
-def check_nack(source: Source, delay: float) -> None:
+def check_nack(source: Source, delay: float, consumer_timeout: float) -> None:
     """Raises UnsupportedCapability for a retry of `source` that RabbitMQ cannot delay by as many seconds.
 
-    An ordered message waits unacknowledged in its consumer, and comes again early once the consumer timeout ends.
+    An ordered message waits unacknowledged in its consumer, and comes again early once the consumer timeout ends
+    (https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout). consumer_timeout: the broker's.
     """
     if source.ordered:
-        longest = float(native(_holder(source)).get("consumer_timeout", _CONSUMER_TIMEOUT))
+        longest = float(native(_holder(source)).get("consumer_timeout", consumer_timeout))
         if delay > longest:
             raise UnsupportedCapability(
-                f"a retry of {source} after {delay:g} s: an ordered message waits in its consumer, and RabbitMQ leaves "
-                f"it there for {longest:g} s in all (consumer_timeout): raise that on the queue with "
-                'native={"rabbitmq": {"consumer_timeout": seconds}} (3.12 and later), or retry sooner'
+                f"a retry of {source} after {delay:g} s: an ordered message waits in its consumer, where RabbitMQ "
+                f"leaves it for its consumer timeout, here {longest:g} s in all. Retry sooner; or raise that in the "
+                f"broker's configuration, and tell by the connection's option consumer_timeout; or make the queue anew "
+                'with native={"rabbitmq": {"consumer_timeout": seconds}} (3.12 and later)'
             )
     elif delay > MAX_DELAY:
         raise UnsupportedCapability(f"a retry of {source} after {delay:g} s: RabbitMQ waits {MAX_DELAY:g} s at most")
@@ -268,7 +268,7 @@ def retry_parts(topology: Topology, version: Version, delays: Sequence[float]) -
         if source.ordered:
             continue
         for delay in delays:
-            check_nack(source, delay)
+            check_nack(source, delay, math.inf)
             for part in wait_parts(WaitQueue(source.name, round_delay(delay), "retry"), version):
                 found[part.kind, part.name] = part
     return list(found.values())

@@ -124,7 +124,7 @@ class RabbitMQReceiver(LinkUser, FrameHandler, Receiver):
         self._wake()
 
     def check_delay(self, delay: float) -> None:
-        check_nack(self.source, delay)
+        check_nack(self.source, delay, self._link.options.consumer_timeout)
 
     def nack(self, deliveries: Sequence[Delivery], delay: float) -> None:
         self._check_open()

@@ -42,6 +42,8 @@ Header = Annotated[list[str] | None, typer.Option("--header", help="Only with th
 Id = Annotated[list[str] | None, typer.Option("--id", help="Only the message with this id. Repeatable.")]
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
+_COUNTED = 1000
+"""Dead letters that are looked at to count them, at most."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -119,13 +121,25 @@ def redrive(
     Exit status 1 when one could not be moved; it stays where it is.
     """
     choice = _choice(error, older_than, newer_than, header, id)
+    so_far = Redriven()
+
+    def on_progress(result: Redriven) -> None:
+        nonlocal so_far
+        so_far = result
+        show(result)
+
     with (
         _dead_letters(broker, file, name, group, ordered) as letters,
-        _progress(letters, limit, as_json) as on_progress,
+        _progress(letters, limit, as_json) as show,
     ):
-        result = letters.redrive(
-            choice, limit=limit, rate=rate, dry_run=dry_run, ledger=ledger, on_progress=on_progress
-        )
+        try:
+            result = letters.redrive(
+                choice, limit=limit, rate=rate, dry_run=dry_run, ledger=ledger, on_progress=on_progress
+            )
+        except BaseException:
+            if so_far.moved and not dry_run:
+                say_error(f"{so_far.moved} moved from {letters.name} to {letters.source} before this ended it:")
+            raise
     _report(result, letters, dry_run, as_json)
     if result.failed:
         raise typer.Exit(FAILED)
@@ -149,8 +163,13 @@ def purge(
     choice = _choice(error, older_than, newer_than, header, id)
     with _dead_letters(broker, file, name, group, ordered) as letters:
         if not yes:
-            what = "all of them" if choice == ALL else "those chosen"
-            say_error(f"{letters.depth()} in {letters.name}: say --yes to drop {what} for good")
+            depth = letters.depth()
+            if choice == ALL:
+                say_error(f"{depth} in {letters.name}: say --yes to drop all of them for good")
+            else:
+                chosen = len(letters.peek(_COUNTED, choice))
+                more = " or more" if chosen == _COUNTED else ""
+                say_error(f"{chosen}{more} of {depth} in {letters.name}: say --yes to drop those for good")
             raise typer.Exit(FAILED)
         dropped = letters.purge(choice)
     console().print(f"{dropped} dropped from {escape(letters.name)}", soft_wrap=True)
@@ -235,7 +254,7 @@ def _progress(letters: DeadLetterQueue, limit: int | None, quiet: bool) -> Itera
 
 def _report(result: Redriven, letters: DeadLetterQueue, dry_run: bool, as_json: bool) -> None:
     if as_json:
-        told = {name: getattr(result, name) for name in ("moved", "already", "passed_over", "unseen")}
+        told = {name: getattr(result, name) for name in ("moved", "already", "passed_over", "later", "unseen")}
         failed = [{"id": id, "error": str(error)} for id, error in result.failed]
         typer.echo(json.dumps({**told, "failed": failed, "dry_run": dry_run}))
         return
@@ -245,6 +264,8 @@ def _report(result: Redriven, letters: DeadLetterQueue, dry_run: bool, as_json: 
         lines.append(f"{result.already} had been moved by an earlier run, and were only taken out")
     if result.passed_over:
         lines.append(f"{result.passed_over} not chosen")
+    if result.later:
+        lines.append(f"{result.later} given up since this began, or by a clock that is ahead: left for another run")
     if result.unseen:
         lines.append(f"{result.unseen} not looked at: run it again")
     out = console()
@@ -256,6 +277,8 @@ def _report(result: Redriven, letters: DeadLetterQueue, dry_run: bool, as_json: 
 
 def _shown(letter: DeadLetter) -> Table:
     table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
     table.add_row("id", _harmless(letter.id))
     for label, value in (
         ("key", letter.key),

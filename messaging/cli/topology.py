@@ -27,7 +27,7 @@ from messaging.config import resolve
 from messaging.driver import Driver
 from messaging.errors import ConfigurationError, DestinationNotFound, MessagingError, TopologyError
 from messaging.plan import Part, State
-from messaging.topology import Source, Topology
+from messaging.topology import Source, Topic, Topology
 
 app = typer.Typer(no_args_is_help=True, help="Plan, apply, check, export and draw queues and topics.")
 
@@ -152,6 +152,9 @@ def delete(
     with connected(given.settings, broker) as there:
         for name, messages in _contents(there.driver, given.topology):
             typer.echo(f"{name}: {_counted(messages)}")
+        for destination in given.topology:
+            if isinstance(destination, Topic):
+                typer.echo(f"topic {destination.name!r}: for all its groups, also those that are not declared here")
         if not yes:
             for part in there.broker.leftovers(given.topology, delays=()):  # after no delay at all: every wait queue
                 typer.echo(f"{part}: {_counted(part.settings['messages'])}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 import messaging
 from messaging import Broker, DeadLetterQueue, Queue
-from messaging.dead_letter import FIRST_TIME, TIME
+from messaging.dead_letter import ERROR, FIRST_TIME, SOURCE, TIME
 from messaging.dead_letter_queue import Choice, DeadLetter
 from messaging.errors import ConfigurationError, TopologyError
 
@@ -22,6 +23,8 @@ def broker() -> Iterator[Broker]:
 
 
 def give_up(broker: Broker, *values: object) -> DeadLetterQueue:
+    if not values:
+        return broker.dead_letter_queue("jobs")
     broker.publish_many("jobs", values)
     with broker.subscribe("jobs") as consumer:
         for delivery in consumer.receive(len(values)):
@@ -29,7 +32,9 @@ def give_up(broker: Broker, *values: object) -> DeadLetterQueue:
     return broker.dead_letter_queue("jobs")
 
 
-@pytest.mark.parametrize("options", [{"rate": 0}, {"rate": -1.0}, {"rate": float("nan")}, {"limit": 0}])
+@pytest.mark.parametrize(
+    "options", [{"rate": 0}, {"rate": -1.0}, {"rate": float("nan")}, {"rate": float("inf")}, {"limit": 0}]
+)
 def test_senseless_options(broker: Broker, options: dict[str, float]) -> None:
     letters = give_up(broker, 1)
     with pytest.raises(ConfigurationError):
@@ -55,15 +60,54 @@ def test_a_limit_leaves_the_rest(broker: Broker) -> None:
 
 
 def test_a_ledger_that_ends_in_half_a_line(broker: Broker, tmp_path: Path) -> None:
-    letters = give_up(broker, 1)
+    letters = give_up(broker, 1, 2)
     file = tmp_path / "ledger"
-    assert letters.redrive(dry_run=True, ledger=file).moved == 1
+    assert letters.redrive(limit=1, ledger=file).moved == 1
     with file.open("a") as lines:
         lines.write('{"moved": "ab')
     assert letters.redrive(ledger=file).moved == 1
     lines_now = file.read_text().splitlines()
-    assert lines_now[1] == '{"moved": "ab'
-    assert "@" in json.loads(lines_now[2])["moved"]
+    assert lines_now[2] == '{"moved": "ab'
+    assert "@" in json.loads(lines_now[3])["moved"]
+
+
+def test_a_dry_run_tells_what_would_happen_and_writes_nothing(broker: Broker, tmp_path: Path) -> None:
+    letters = give_up(broker, 1, 2)
+    broker.publish(Queue(letters.name, dead_letter=False), 3, headers={SOURCE: "elsewhere", TIME: "1.0"})
+    file = tmp_path / "ledger"
+    result = letters.redrive(dry_run=True, ledger=file)
+    assert (result.moved, len(result.failed)) == (2, 1)
+    assert not file.exists()
+    assert letters.redrive(limit=1, ledger=file).moved == 1
+    before = file.read_text()
+    assert letters.redrive(dry_run=True, ledger=file).moved == 1
+    assert file.read_text() == before
+    assert letters.depth() == 2
+
+
+@pytest.mark.parametrize("ahead", [60.0, 1e300])
+def test_a_clock_that_is_ahead_hides_nothing(broker: Broker, ahead: float) -> None:
+    letters = give_up(broker)
+    for number in range(120):
+        broker.publish(Queue(letters.name, dead_letter=False), number, headers={TIME: str(time.time() + ahead)})
+    for number in range(5):
+        broker.publish(
+            Queue(letters.name, dead_letter=False), number, headers={TIME: str(time.time() - 60), ERROR: "Mine"}
+        )
+    assert len(letters.peek(200)) == 125
+    assert len(letters.peek(200, Choice(error="Mine"))) == 5
+    result = letters.redrive()
+    assert (result.moved, result.later, result.unseen) == (5, 120, 0)
+    assert letters.purge(Choice(newer_than=0.0)) == 120
+
+
+@pytest.mark.parametrize("told", ["nan", "inf", "1e999", "soon", ""])
+def test_a_time_that_is_none(broker: Broker, told: str) -> None:
+    letters = give_up(broker)
+    broker.publish(Queue(letters.name, dead_letter=False), 1, headers={TIME: told})
+    (letter,) = letters.peek()
+    assert letter.time is None
+    assert letters.redrive().moved == 1
 
 
 @pytest.mark.parametrize("content", ["orders\n", '{"redrive": "other", "broker": "memory"}\n', "[]\n", "\x00\xff"])

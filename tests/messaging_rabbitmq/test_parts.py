@@ -64,15 +64,16 @@ def test_delays_are_rounded_up_and_few(delay: float) -> None:
 
 
 def test_an_ordered_message_waits_no_longer_than_the_consumer_timeout() -> None:
-    check_nack(Source(Queue("q")), MAX_DELAY)
-    check_nack(Source(Queue("q", ordered=True)), 1800)
+    check_nack(Source(Queue("q")), MAX_DELAY, 1800)
+    check_nack(Source(Queue("q", ordered=True)), 1800, 1800)
     with pytest.raises(UnsupportedCapability, match="consumer_timeout"):
-        check_nack(Source(Queue("q", ordered=True)), 1801)
+        check_nack(Source(Queue("q", ordered=True)), 1801, 1800)
+    check_nack(Source(Queue("q", ordered=True)), 1801, 3600)
     raised = Queue("q", ordered=True, native={"rabbitmq": {"consumer_timeout": 7200}})
-    check_nack(Source(raised), 7200)
+    check_nack(Source(raised), 7200, 1800)
     for source, delay in ((Source(raised), 7201.0), (Source(Queue("q")), MAX_DELAY + 1)):
         with pytest.raises(UnsupportedCapability):
-            check_nack(source, delay)
+            check_nack(source, delay, 1800)
 
 
 def test_only_unordered_retries_make_wait_queues() -> None:

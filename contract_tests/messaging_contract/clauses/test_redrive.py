@@ -128,6 +128,28 @@ def test_fails_again(bench: Bench) -> None:
 
 
 @clause(
+    "redrive.again-without-a-time",
+    "A dead letter that does not tell when it was given up, as the broker's own, is moved as often as it comes back, "
+    "also with a ledger that knows it.",
+    anchors=[91],
+    failures=[23],
+    on=QUEUE,
+    needs="dead_letter",
+)
+def test_again_without_a_time(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    message = ledger.message()
+    letters = bench.broker.dead_letter_queue(source.destination, source.group)
+    with TemporaryDirectory() as folder:
+        for round_ in ("first", "second"):
+            ledger.publish_one(bench.broker, Queue(letters.name, dead_letter=False), message)
+            bench.eventually(lambda: letters.depth() == 1, "the dead letter to be there")
+            assert letters.redrive(ledger=Path(folder) / "ledger").moved == 1, f"the {round_} time it was not moved"
+            with bench.consume(source) as consumer:
+                bench.one(consumer, ledger.view(round_)).ack()
+
+
+@clause(
     "redrive.chosen",
     "Only the dead letters that were chosen, by error, header, id and age, are moved; the others stay.",
     anchors=[91],

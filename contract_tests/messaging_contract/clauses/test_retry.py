@@ -158,7 +158,6 @@ def test_delay_refused_at_start(bench: Bench) -> None:
     "retry.ordered-delays-together",
     "A worker on an ordered source does not start when the delays of its policy come to more than nack would take, "
     "since the message waits in its lane through all of them.",
-    anchors=[87, 95],
     needs="ordering",
 )
 def test_ordered_delays_together(bench: Bench) -> None:

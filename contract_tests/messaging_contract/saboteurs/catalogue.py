@@ -386,6 +386,7 @@ SABOTEURS = (
         "publish.batch-failures",
         "publish.deadline-passed",
     ),
+    _core(core.TakesOutWhatHasAKnownId, "redrive.again-without-a-time"),
     _core(core.WorksWhenClosed, "lifecycle.closed-broker", "publish.after-close"),
     _core(core.IgnoresUnknownOptions, "bad_input.consumer-option"),
     _sender(pressing.TellsNothing, "backpressure.says-why"),

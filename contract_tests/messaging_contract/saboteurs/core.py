@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from messaging import Broker, Consumer, InvalidMessage, PublishTimeout, TopologyError
+from messaging import Broker, Consumer, Delivery, InvalidMessage, PublishTimeout, TopologyError
+from messaging.dead_letter_queue import DeadLetterQueue
 from messaging.options import ConsumerOptions
+from messaging.redrive_ledger import RedriveLedger
+from messaging.topology import Destination
 
 
 class TakesAnyMessage(Broker):
@@ -74,3 +78,21 @@ class ForgetsThatItIsClosed(Broker):
         consumer = super().subscribe(*arguments, **options)
         consumer.__class__ = _NeverClosed
         return consumer
+
+
+class _KnownByItsId(RedriveLedger):
+    def __contains__(self, letter: Delivery) -> bool:
+        return any(moved.partition("@")[0] == letter.id for moved in self._moved)
+
+    def add(self, letters: Sequence[Delivery]) -> None:
+        self._moved.update(letter.id for letter in letters)
+        self._write([{"moved": letter.id} for letter in letters])
+
+
+class TakesOutWhatHasAKnownId(Broker):
+    """A redrive with a ledger takes out what has the id of one that was moved, though it has come back since."""
+
+    def dead_letter_queue(self, destination: str | Destination, group: str | None = None) -> DeadLetterQueue:
+        letters = super().dead_letter_queue(destination, group)
+        letters._Ledger = _KnownByItsId
+        return letters
