@@ -64,6 +64,9 @@ def test_a_consumer_timeout_needs_a_broker_that_knows_it(driver: RabbitMQDriver,
     queue = Queue(name, native={"rabbitmq": {"consumer_timeout": 3600}})
     if driver.capabilities.max_message_bytes == 16 * 1024 * 1024:
         declared(Topology(queue))
+        (finding,) = [f for f in driver.inspect(driver.plan(Topology(queue))) if f.part.name == name]
+        assert (finding.state, finding.differences) == ("unknown", ())  # RabbitMQ would say so of any value
+        assert "x-consumer-timeout" in finding.way_out
     else:
         with pytest.raises(UnsupportedCapability):
             driver.declare(Topology(queue), True)
