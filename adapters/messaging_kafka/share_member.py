@@ -43,20 +43,22 @@ class Membership:
     def _on_statistics(self, text: str) -> None:
         self.statistics = text
 
-    def wait(self, consumer: ShareConsumer, deadline: float) -> bool:
-        """Waits until it has joined. False at the deadline."""
-        if not self._joined:
-            self._joined = self._until(consumer, self._has_joined, deadline)
-        return self._joined
+    def wait(self, consumer: ShareConsumer, deadline: float) -> None:
+        """Waits until it has joined. After the deadline nothing is waited for, and it is taken to have joined."""
+        begun = time.monotonic()
+        if self._joined:
+            return
+        self._joined = self._until(consumer, self._has_joined, deadline)
+        if not self._joined and begun < deadline:
+            log.warning(
+                "a share consumer leaves before the broker has answered it: what is in its partitions may be "
+                "delivered to others 45 seconds late (group.share.session.timeout.ms)"
+            )
 
     def leave(self, consumer: ShareConsumer, deadline: float) -> None:
         """Closes the consumer, once it has joined."""
         try:
-            if not self.wait(consumer, deadline):
-                log.warning(
-                    "a share consumer leaves before the broker has answered it: what is in its partitions may be "
-                    "delivered to others 45 seconds late (group.share.session.timeout.ms)"
-                )
+            self.wait(consumer, deadline)
         finally:
             consumer.close()
 
