@@ -133,8 +133,6 @@ class DeadLetterQueue:
     While a pass lasts, nobody else gets what it holds.
     """
 
-    _Ledger = RedriveLedger
-
     def __init__(self, driver: Driver, source: Source) -> None:
         if source.dead_letter is None:
             raise TopologyError(f"{source} is declared without a dead-letter queue")
@@ -176,9 +174,8 @@ class DeadLetterQueue:
         limit: so many at most. rate: so many a second at most. dry_run: only count. ledger: a file that remembers what
         was moved, so that after a crash the same call goes on without moving one twice; without it, or when a dead
         letter does not tell when it was given up, what was moved and not taken out yet is moved again, with the same
-        id. Dead letters that come while it works are left for the
-        next time. Raises DestinationNotFound when the source is gone, ConfigurationError; one that fails stays and is
-        told in the result.
+        id. Dead letters that come while it works are left for the next time. Raises DestinationNotFound when the source
+        is gone, ConfigurationError; one that fails stays and is told in the result.
         """
         if rate is not None and not 0 < rate < math.inf:
             raise ConfigurationError(f"rate must be a positive number of messages a second, not {rate!r}")
@@ -188,7 +185,7 @@ class DeadLetterQueue:
         result = Redriven()
         size = _CHUNK if rate is None else max(min(int(rate), _CHUNK), 1)
         with (
-            self._Ledger.open(ledger, self._driver.name, self.source.name, dry_run=dry_run) as remembered,
+            RedriveLedger.open(ledger, self._driver.name, self.source.name, dry_run=dry_run) as remembered,
             self._pass() as one_pass,
             self._sender() as sender,
         ):
@@ -233,18 +230,17 @@ class DeadLetterQueue:
         self, letters: Sequence[Delivery], remembered: RedriveLedger, result: Redriven
     ) -> tuple[list[Delivery], list[Delivery]]:
         """Those that an earlier run moved, and those to move. What came from elsewhere is told as failed."""
-        gone = [letter for letter in letters if letter in remembered]
-        result.already += len(gone)
+        gone: list[Delivery] = []
         fresh: list[Delivery] = []
         for letter in letters:
-            origin = letter.headers.get(SOURCE, self.source.name)
             if letter in remembered:
-                continue
-            if origin == self.source.name:
+                gone.append(letter)
+            elif (origin := letter.headers.get(SOURCE, self.source.name)) == self.source.name:
                 fresh.append(letter)
             else:
                 text = f"it came from {origin!r}: consume {self.name!r}, and publish it to where it belongs"
                 result.failed.append((letter.id, TopologyError(text)))
+        result.already += len(gone)
         return gone, fresh
 
     def _move(
@@ -344,8 +340,9 @@ class _Pass:
                 old = [letter for letter in letters if (_seconds(letter.headers.get(TIME)) or 0.0) <= self._begun]
                 if not old and counted:
                     return  # only what failed since, and more of it may come for ever
-                self.later += 0 if since_then else len(letters) - len(old)
-                if wanted := letters if since_then else old:
+                wanted = letters if since_then else old
+                self.later += len(letters) - len(wanted)
+                if wanted:
                     yield wanted
                 if self._exact and self._seen >= self._there:
                     return

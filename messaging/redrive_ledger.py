@@ -41,11 +41,12 @@ class RedriveLedger:
                 lines = file.read().split("\n")
                 if lines != [""]:
                     _check(lines[0], about, path)
-                if lines[-1] and not dry_run:
-                    file.write("\n")
                 ledger = cls(file, {moved for line in lines[1:] if (moved := _moved(line)) is not None})
-                if lines == [""] and not dry_run:
-                    ledger._write([about])
+                if not dry_run:
+                    if lines == [""]:
+                        ledger._write([about])
+                    elif lines[-1]:
+                        file.write("\n")
                 yield ledger
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"ledger {path}: {error}") from error

@@ -45,9 +45,9 @@ class Membership:
 
     def wait(self, consumer: ShareConsumer, deadline: float) -> None:
         """Waits until it has joined. After the deadline nothing is waited for, and it is taken to have joined."""
-        begun = time.monotonic()
         if self._joined:
             return
+        begun = time.monotonic()
         self._joined = self._until(consumer, self._has_joined, deadline)
         if not self._joined and begun < deadline:
             log.warning(

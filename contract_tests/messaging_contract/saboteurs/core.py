@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from messaging import Broker, Consumer, Delivery, InvalidMessage, PublishTimeout, TopologyError
-from messaging.dead_letter_queue import DeadLetterQueue
+from messaging.dead_letter_queue import DeadLetterQueue, Redriven
 from messaging.options import ConsumerOptions
 from messaging.redrive_ledger import RedriveLedger
 from messaging.topology import Destination
@@ -80,19 +80,22 @@ class ForgetsThatItIsClosed(Broker):
         return consumer
 
 
-class _KnownByItsId(RedriveLedger):
-    def __contains__(self, letter: Delivery) -> bool:
-        return any(moved.partition("@")[0] == letter.id for moved in self._moved)
+class _KnowsIds(DeadLetterQueue):
+    _ids: frozenset[str] = frozenset()
 
-    def add(self, letters: Sequence[Delivery]) -> None:
-        self._moved.update(letter.id for letter in letters)
-        self._write([{"moved": letter.id} for letter in letters])
+    def _sort(
+        self, letters: Sequence[Delivery], remembered: RedriveLedger, result: Redriven
+    ) -> tuple[list[Delivery], list[Delivery]]:
+        gone = [letter for letter in letters if letter.id in self._ids]
+        result.already += len(gone)
+        self._ids |= {letter.id for letter in letters}
+        return gone, [letter for letter in letters if letter not in gone]
 
 
 class TakesOutWhatHasAKnownId(Broker):
-    """A redrive with a ledger takes out what has the id of one that was moved, though it has come back since."""
+    """A redrive takes out what has the id of one that was moved before, though it has come back since."""
 
     def dead_letter_queue(self, destination: str | Destination, group: str | None = None) -> DeadLetterQueue:
         letters = super().dead_letter_queue(destination, group)
-        letters._Ledger = _KnownByItsId
+        letters.__class__ = _KnowsIds
         return letters
