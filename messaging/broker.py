@@ -152,15 +152,19 @@ class Broker:
         return self._driver.inspect(parts)
 
     def leftovers(
-        self, topology: Topology | Destination | Iterable[Destination] | None = None, *, delays: Sequence[float]
+        self,
+        topology: Topology | Destination | Iterable[Destination] | None = None,
+        *,
+        delays: Sequence[float] | None = None,
     ) -> list[Part]:
         """What retries after other delays than `delays` seconds have left on the broker, with how many "messages" wait.
 
-        They still come back when their time is over. Raises ConfigurationError, BrokerUnavailable.
+        None: what is known to be left over whatever the delays are. All of it still comes back when its time is over.
+        Raises ConfigurationError, BrokerUnavailable.
         """
         self._check_open("leftovers")
         wanted = self._topology if topology is None else Topology.of(topology)
-        return self._driver.leftovers(wanted, _checked_delays(delays))
+        return self._driver.leftovers(wanted, None if delays is None else _checked_delays(delays))
 
     def concerns(
         self, topology: Topology | Destination | Iterable[Destination] | None = None, *, delays: Sequence[float] = ()

@@ -265,10 +265,11 @@ class Driver(ABC):
         """
         raise UnsupportedCapability(f"{self.name}: this adapter cannot compare a topology with the broker")
 
-    def leftovers(self, topology: Topology, delays: Sequence[float]) -> list[Part]:
-        """What earlier retries of `topology` have made on demand and retries after `delays` seconds do not use.
+    def leftovers(self, topology: Topology, delays: Sequence[float] | None) -> list[Part]:
+        """What earlier retries of `topology` use, and retries after `delays` seconds do not.
 
-        Their settings have "messages", how many wait there. Nothing, on a broker that makes nothing on demand.
+        delays: None leaves out what can only be told by them. The parts' settings have "messages", how many wait there.
+        Nothing, on a broker where retries have nothing of their own.
         """
         return []
 

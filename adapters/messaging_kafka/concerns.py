@@ -12,7 +12,8 @@ from messaging.names import SEPARATOR
 from messaging.plan import Part
 
 from .admin import DEFAULT_LIMIT, Admin
-from .parts import CLEANUP, LARGEST, RETENTION, TOPIC
+from .parts import LARGEST, TOPIC
+from .topic_settings import CLEANUP, RETENTION
 
 Settings = Mapping[str, str | None]
 

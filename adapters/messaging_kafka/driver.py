@@ -34,10 +34,10 @@ from .group_receiver import GroupReceiver
 from .groups import group_of, lag_of, order_mark
 from .inspection import inspect
 from .options import PORT, KafkaOptions
-from .parts import check_delays, parts_of
+from .parts import TOPIC, check_delays, parts_of
 from .records import SURELY_FITS, check_size
 from .retry_receiver import RetryReceiver
-from .retry_topics import levels_of, retry_topics
+from .retry_topics import levels_of, retry_topics, undeclared
 from .sender import KafkaSender
 from .server_version import server_version
 from .share_groups import ShareGroups, retry_name, share_group
@@ -137,6 +137,19 @@ class KafkaDriver(Driver):
     def inspect(self, parts: Sequence[Part]) -> list[Finding]:
         self._check_open()
         return inspect(self._admin, parts)
+
+    def leftovers(self, topology: Topology, delays: Sequence[float] | None) -> list[Part]:
+        self._check_open()
+        found = []
+        for source, topic in undeclared(self._admin, topology.sources):
+            why = f"retries of {source} no longer go there; "
+            if source.ordered or self._shares.uses(source):
+                why += "its consumers do not read it: declare it as it was, have it emptied"
+            else:
+                why += "consumers that begin now still read it: let them empty it"
+            settings = {"messages": lag_of(self._admin, topic, topic)}
+            found.append(Part(TOPIC, topic, settings, f"{why}, then delete it and its group of the same name"))
+        return found
 
     def concerns(self, topology: Topology, delays: Sequence[float] = ()) -> list[Concern]:
         self._check_open()

@@ -13,7 +13,7 @@ from messaging.topology import Destination, Queue, Source, Topic, Topology, sour
 from .groups import group_of, order_mark
 from .retry_topics import OPTION, levels_of, retry_topic
 from .share_groups import retry_name, share_group
-from .topic_settings import PARTITIONS, TopicSettings, check_subscription
+from .topic_settings import CLEANUP, PARTITIONS, RETENTION, TopicSettings, check_subscription
 
 TOPIC, CONSUMER_GROUP, SHARE_GROUP = "topic", "consumer group", "share group"
 """The kinds of parts."""
@@ -25,8 +25,6 @@ LARGEST = "max.message.bytes"
 PARTITION_COUNT, REPLICATION = "partitions", "replication.factor"
 """The settings of a topic that are not among its configuration."""
 
-RETENTION = "retention.ms"
-CLEANUP = "cleanup.policy"
 _USUAL_RETENTION_MS = 7 * 24 * 3600 * 1000
 _MORE_HEADERS = 16_384
 """Bytes, rounded up generously: the reason of a dead letter is the longest, with up to 4000."""
@@ -57,7 +55,7 @@ def check_delays(topology: Topology, delays: Sequence[float]) -> None:
     for destination in topology:
         config = TopicSettings.of(destination).config
         kept = config.get(RETENTION, "")
-        if not kept.isdecimal() or "delete" not in config.get(CLEANUP, "delete"):
+        if not kept.isdecimal() or "delete" not in config[CLEANUP]:
             continue
         for source in sources_of(destination):
             in_place = [delay for delay in delays if not any(level <= delay for level in levels_of(source))]
@@ -92,11 +90,11 @@ def with_room(settings: TopicSettings, limit: int) -> TopicSettings:
 
 
 def _kept_longer(settings: TopicSettings) -> dict[str, str]:
-    """The retention of a topic for copies, when the original's is longer than Kafka's own, which it has otherwise."""
+    """A topic for copies keeps them as long as Kafka's own retention says, or the original's when that is longer."""
     declared = settings.config.get(RETENTION, "")
     if declared == "-1" or (declared.isdecimal() and int(declared) > _USUAL_RETENTION_MS):
-        return {RETENTION: declared}
-    return {}
+        return {CLEANUP: "delete", RETENTION: declared}
+    return {CLEANUP: "delete"}
 
 
 def parts_of(

@@ -6,7 +6,7 @@ long, so the first of a partition is always due first and a position says how fa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -61,6 +61,15 @@ def existing(admin: Admin, *sources: str) -> dict[str, dict[int, str]]:
         if source in found and seconds.isascii() and seconds.isdigit() and topic == retry_topic(source, int(seconds)):
             found[source][int(seconds)] = topic
     return found
+
+
+def undeclared(admin: Admin, sources: Iterable[Source]) -> Iterator[tuple[Source, str]]:
+    """The retry topics that the cluster has and their sources declare no longer."""
+    found = list(sources)
+    there = existing(admin, *(source.name for source in found))
+    for source in found:
+        levels = levels_of(source)
+        yield from ((source, topic) for level, topic in sorted(there[source.name].items()) if level not in levels)
 
 
 def retry_topics(admin: Admin, source: Source) -> dict[int, str]:

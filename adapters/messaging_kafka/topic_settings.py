@@ -15,17 +15,20 @@ from .retry_topics import OPTION
 PARTITIONS = 4
 """Partitions of a topic that does not say: consumers of one group that work at the same time, at most."""
 
+CLEANUP, RETENTION = "cleanup.policy", "retention.ms"
+
 
 @dataclass(frozen=True)
 class TopicSettings:
     """partitions, replication_factor: None leaves the choice to the adapter and the broker.
 
-    config: the topic's settings by Kafka's names, with `retention` and `compact` translated.
+    config: the topic's settings by Kafka's names, with `retention` and `compact` translated. The cleanup policy is
+    always among them: a cluster whose own is to compact would lose all but the last message of a key.
     """
 
     partitions: int | None = None
     replication_factor: int | None = None
-    config: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, str] = field(default_factory=lambda: {CLEANUP: "delete"})
 
     @classmethod
     def of(cls, part: Queue | Topic) -> TopicSettings:
@@ -52,12 +55,13 @@ class TopicSettings:
         if retention is not None:
             if isinstance(retention, bool) or not isinstance(retention, int | float) or not retention > 0:
                 raise ConfigurationError(f"{where}: retention must be a positive number of seconds, not {retention!r}")
-            _add(config, "retention.ms", str(round(retention * 1000)), where)
+            _add(config, RETENTION, str(round(retention * 1000)), where)
         if compact is not None:
             if not isinstance(compact, bool):
                 raise ConfigurationError(f"{where}: compact must be true or false, not {compact!r}")
-            _add(config, "cleanup.policy", "compact" if compact else "delete", where)
-        if isinstance(part, Queue) and "compact" in config.get("cleanup.policy", ""):
+            _add(config, CLEANUP, "compact" if compact else "delete", where)
+        config.setdefault(CLEANUP, "delete")
+        if isinstance(part, Queue) and "compact" in config[CLEANUP]:
             raise ConfigurationError(f"{where}: a compacted queue would lose messages; use a topic")
         return cls(partitions, replication, config)
 

@@ -127,7 +127,9 @@ class RabbitMQDriver(Driver):
         found: list[Finding] = self._run(inspect(parts), "look at the topology", _DECLARE_SECONDS)
         return found
 
-    def leftovers(self, topology: Topology, delays: Sequence[float]) -> list[Part]:
+    def leftovers(self, topology: Topology, delays: Sequence[float] | None) -> list[Part]:
+        if delays is None:
+            return []  # only who says which delays there are can be told which there were
         used = {part.name for part in made_of.retry_parts(topology, self._version, delays)}
         found: list[Part] = self._run(objects.leftovers(topology, used), "look for wait queues", _DECLARE_SECONDS)
         return found

@@ -44,7 +44,11 @@ _RABBITMQ: Mapping[str, Any] = {
     "alternate-exchange": "elsewhere",
 }
 _OF_QUORUM_QUEUES = ("x-delivery-limit", "x-dead-letter-strategy")
-_KAFKA = {"share.auto.offset.reset": "latest", "share.isolation.level": "read_uncommitted"}
+_KAFKA = {
+    "share.auto.offset.reset": "latest",
+    "share.isolation.level": "read_uncommitted",
+    "cleanup.policy": "compact",
+}
 _SQS = {"RawMessageDelivery": "false"}
 _SQS_FOR_EVER = ("FifoQueue", "FifoTopic", "ContentBasedDeduplication", "KmsMasterKeyId", "topic", "queue")
 

@@ -114,8 +114,7 @@ def check(file: File = None, broker: Where = None, delay: Delays = None, json: J
     given = read(file)
     with connected(given.settings, broker) as there:
         name, findings = there.name, there.broker.inspect(given.topology, delays=delay or ())
-        # Only who says which delays there are can be told which there were.
-        left = there.broker.leftovers(given.topology, delays=delay) if delay else []
+        left = there.broker.leftovers(given.topology, delays=delay or None)
     drifted = [finding for finding in findings if finding.drifted]
     if json:
         typer.echo(findings_json(name, findings, left))
@@ -134,7 +133,7 @@ def diff(file: File = None, broker: Where = None, delay: Delays = None) -> None:
     given = read(file)
     with connected(given.settings, broker) as there:
         name, findings = there.name, there.broker.inspect(given.topology, delays=delay or ())
-        left = there.broker.leftovers(given.topology, delays=delay) if delay else []
+        left = there.broker.leftovers(given.topology, delays=delay or None)
     for line in diff_lines(name, given.name, findings, left):
         typer.echo(line)
     if any(finding.drifted for finding in findings):

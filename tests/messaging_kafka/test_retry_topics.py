@@ -109,9 +109,25 @@ def test_one_that_would_lose_messages_is_refused(
 ) -> None:
     topic = f"{name}--g--retry-5"
     cluster.admin.create_topics([NewTopic(topic, 1, config=settings)])[topic].result(15)
-    with pytest.raises(TopologyError, match=r"retry-5.*may lose"):
+    with pytest.raises(TopologyError, match=r"retry-5.*may delete"):
         connect(retrying(name, 5))
     connect().delete(retrying(name, 5))
+
+
+def test_one_taken_out_of_the_list_is_left_over(connect: Connect, cluster: Cluster, name: str) -> None:
+    broker = connect(retrying(name, 1, 3600))
+    broker.publish(name, b"x")
+    with broker.subscribe(name, "g") as consumer:
+        take(consumer, 1)[0].nack(delay=3600)
+        consumer.flush()
+    assert broker.leftovers() == []
+    fewer = connect(retrying(name, 1))
+    (left,) = fewer.leftovers()
+    assert (left.name, left.settings) == (f"{name}--g--retry-3600", {"messages": 1})
+    assert "let them empty it" in left.why
+    assert fewer.leftovers(delays=[1]) == [left]
+    assert fewer.leftovers(Topic(f"{name}-new", "g")) == []
+    assert not fewer.inspect(fewer.topology)[0].drifted
 
 
 # -- a nack

@@ -10,7 +10,9 @@ from messaging_kafka.topic_settings import TopicSettings, check_subscription
 
 
 def test_nothing_said() -> None:
-    assert TopicSettings.of(Queue("q", native={"rabbitmq": {"type": "classic"}})) == TopicSettings()
+    assert TopicSettings.of(Queue("q", native={"rabbitmq": {"type": "classic"}})) == TopicSettings(
+        config={"cleanup.policy": "delete"}
+    )
 
 
 def test_everything_said() -> None:

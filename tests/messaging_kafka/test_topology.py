@@ -72,6 +72,36 @@ def test_a_topic_with_other_settings_is_refused(connect: Connect, name: str) -> 
         connect(Topic(name, native={"kafka": {"config": {"no.such.setting": "1"}}}))
 
 
+def test_a_topic_that_deletes_what_nobody_has_read_is_refused(connect: Connect, cluster: Cluster, name: str) -> None:
+    own = [Topic(name, "g"), Queue(f"{name}-q")]
+    broker = connect(*own)
+    for topic in [topic for topic in cluster.topics() if topic.startswith(name)]:
+        assert cluster.config(topic)["cleanup.policy"] == "delete"
+        cluster.configure(topic, cleanup_policy="compact,delete")
+        with pytest.raises(
+            TopologyError, match=f"{topic}' exists with cleanup.policy=compact,delete, which may delete"
+        ):
+            connect(*own)
+        with pytest.raises(TopologyError, match=r"cleanup\.policy"):
+            connect(*own, create=False)
+        (found,) = [finding for finding in broker.inspect(own) if finding.state != "there"]
+        assert (found.part.name, str(found.differences[0])) == (
+            topic,
+            "cleanup.policy is compact,delete and should be delete",
+        )
+        cluster.configure(topic, cleanup_policy="delete")
+    connect(*own)
+
+
+def test_a_compacted_topic_is_declared_as_one(connect: Connect, cluster: Cluster, name: str) -> None:
+    compacted = Topic(name, "g", native={"kafka": {"compact": True}})
+    connect(compacted)
+    assert cluster.config(f"{name}--g--dlq")["cleanup.policy"] == "delete"
+    connect(compacted)
+    with pytest.raises(TopologyError, match=r"cleanup\.policy=compact"):
+        connect(Topic(name, "g"))
+
+
 @pytest.mark.parametrize(
     "wrong", [{"partition": 3}, {"partitions": 0}, {"retention": "1h"}, {"config": {"retention.ms": 5}}], ids=str
 )

@@ -81,6 +81,7 @@ def test_the_queues_of_a_retry(driver: RabbitMQDriver, declared: Declare, name: 
     (left,) = driver.leftovers(topology, [0.25])
     assert (left.name, left.settings["messages"]) == (f"{name}--retry--3600000", 1)
     assert driver.leftovers(Topology(Queue(f"{name}-new")), [0.25]) == []
+    assert driver.leftovers(topology, None) == [], "nobody said which retries there are"
 
 
 @pytest.mark.parametrize(
