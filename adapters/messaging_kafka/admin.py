@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -215,6 +216,14 @@ class Admin:
         known = self._known.get(topic)
         return self.default_limit if known is None else known[0]
 
+    def largest(self, topic: str) -> int:
+        """The `max.message.bytes` of `topic`; the cluster's for a user who may not see it."""
+        try:
+            text = self.config(ResourceType.TOPIC, topic).get("max.message.bytes") or ""
+        except AuthenticationFailed:
+            text = ""
+        return int(text) if text.isdigit() else self.default_limit + RECORD_OVERHEAD
+
     def keeps(self, topic: str) -> float:
         """Seconds that `topic` keeps a record, counted from its timestamp; infinite while unknown."""
         known = self._known.get(topic)
@@ -235,7 +244,8 @@ class Admin:
         new = NewTopic(topic, num_partitions=partitions, replication_factor=replication, config=dict(config))
         futures = self._call(lambda: self.client.create_topics([new], request_timeout=self._timeout))
         try:
-            self._result(futures[topic], f"create topic {topic!r}", default=TopologyError)
+            with _needs("Create", ResourceType.TOPIC, topic):
+                self._result(futures[topic], f"create topic {topic!r}", default=TopologyError)
         except MessagingError as error:
             if _code(error) != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
@@ -422,7 +432,8 @@ class Admin:
             lambda: self.client.describe_configs([ConfigResource(kind, name)], request_timeout=self._timeout)
         )
         (future,) = futures.values()
-        return {key: entry.value for key, entry in self._result(future, f"settings of {name!r}").items()}
+        with _needs("DescribeConfigs", kind, name):
+            return {key: entry.value for key, entry in self._result(future, f"settings of {name!r}").items()}
 
     def configure(self, kind: ResourceType, name: str, settings: Mapping[str, str | None]) -> None:
         """Changes settings of a topic, broker or group, None to the default; the others stay."""
@@ -434,7 +445,8 @@ class Admin:
         ]
         resource = ConfigResource(kind, name, incremental_configs=entries)
         (future,) = self._call(lambda: self.client.incremental_alter_configs([resource])).values()
-        self._result(future, f"settings of {name!r}", default=TopologyError)
+        with _needs("AlterConfigs", kind, name):
+            self._result(future, f"change settings of {name!r}", default=TopologyError)
 
     def a_broker(self) -> str:
         """The id of any broker."""
@@ -493,6 +505,17 @@ class Admin:
             if time.monotonic() >= deadline:
                 raise BrokerUnavailable(f"{otherwise} after {self._timeout:g} s")
             pause.wait(0.05)  # between two questions to the cluster
+
+
+@contextmanager
+def _needs(right: str, kind: ResourceType, name: str) -> Iterator[None]:
+    """Says which right is missing, by Kafka's names."""
+    try:
+        yield
+    except AuthenticationFailed as error:
+        where = "the cluster" if kind == ResourceType.BROKER else f"{kind.name.lower()} {name!r}"
+        said = str(error).rstrip(".")
+        raise AuthenticationFailed(f"{said}: grant this user {right} on {where}") from error.__cause__
 
 
 def _code(error: MessagingError) -> int | None:

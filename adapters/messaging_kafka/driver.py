@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from messaging.capabilities import Capabilities
 from messaging.concerns import Concern
 from messaging.driver import Driver, Receiver, Sender, TransactionalReceiver
 from messaging.errors import (
+    AuthenticationFailed,
     BrokerUnavailable,
     Closed,
     ConfigurationError,
@@ -39,11 +41,13 @@ from .records import SURELY_FITS, check_size
 from .retry_receiver import RetryReceiver
 from .retry_topics import levels_of, retry_topics, undeclared
 from .sender import KafkaSender
-from .server_version import server_version
+from .server_version import metadata_version, release
 from .share_groups import ShareGroups, retry_name, share_group
 from .share_receiver import ShareReceiver
 from .topology import Declarations
 from .transactional_receiver import KafkaTransactionalReceiver
+
+log = logging.getLogger(__name__)
 
 _REPLACED_WITHIN = 10_000
 """Milliseconds after which a crashed member of a group is to be replaced, at most."""
@@ -81,7 +85,7 @@ class KafkaDriver(Driver):
 
     def open(self) -> None:
         self._admin.connect(self._where, self.options.connect_timeout)
-        self._shares.probe()
+        self._shares.probe(self._metadata_version)
         limit, protocol = None, self.options.group_protocol
         try:
             broker = self._admin.config(ResourceType.BROKER, self._admin.a_broker())
@@ -108,10 +112,13 @@ class KafkaDriver(Driver):
 
     @property
     def version(self) -> str:
+        return release(self._metadata_version())
+
+    def _metadata_version(self) -> int | None:
         encrypted = self.options.client()["security.protocol"].endswith("SSL")
         timeout = self.options.connect_timeout / len(self.options.hosts)
-        told = (server_version(host, port or PORT, encrypted, timeout) for host, port in self.options.hosts)
-        return next((text for text in told if text), "")
+        told = (metadata_version(host, port or PORT, encrypted, timeout) for host, port in self.options.hosts)
+        return next((level for level in told if level is not None), None)
 
     _shorten_sessions = False
     _delivery_limit = 5
@@ -219,7 +226,16 @@ class KafkaDriver(Driver):
         return group
 
     def _shorten(self, group: str) -> None:
-        self._admin.configure(ResourceType.GROUP, group, {"consumer.session.timeout.ms": str(_REPLACED_WITHIN)})
+        try:
+            self._admin.configure(ResourceType.GROUP, group, {"consumer.session.timeout.ms": str(_REPLACED_WITHIN)})
+        except AuthenticationFailed as error:
+            log.warning(
+                "a consumer of group %r that is lost is replaced when the cluster's own session timeout ends, "
+                "45 s by default, not after %g s: %s",
+                group,
+                _REPLACED_WITHIN / 1000,
+                error,
+            )
 
     def _share_receiver(self, source: Source, options: ConsumerOptions) -> Receiver:
         retry_topic = retry_name(source.name)

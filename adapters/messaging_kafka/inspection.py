@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from confluent_kafka.admin import ResourceType
 
-from messaging.errors import AuthenticationFailed, BrokerUnavailable, MessagingError
+from messaging.errors import BrokerUnavailable, MessagingError
 from messaging.plan import Difference, Finding, Part, compare, different, missing
 
 from .admin import Admin
@@ -22,7 +22,7 @@ _GROW = (
 
 
 def inspect(admin: Admin, parts: Sequence[Part]) -> list[Finding]:
-    """A finding for each part. Raises BrokerUnavailable."""
+    """A finding for each part. Raises BrokerUnavailable, and AuthenticationFailed for a topic that is hidden."""
     there = admin.partitions([part.name for part in parts if part.kind == TOPIC])
     return [_look(admin, part, there) for part in parts]
 
@@ -33,7 +33,7 @@ def _look(admin: Admin, part: Part, there: Mapping[str, int | None]) -> Finding:
             count = there[part.name]
             return missing(part) if count is None else _topic(admin, part, count)
         return _share_group(admin, part) if part.kind == SHARE_GROUP else _group(admin, part)
-    except (BrokerUnavailable, AuthenticationFailed):
+    except BrokerUnavailable:
         raise
     except MessagingError as error:  # what this user may not see
         return Finding(part, "unknown", (), str(error))

@@ -10,7 +10,9 @@ import socket
 import ssl
 import struct
 
-_RELEASES = ((30, ""), (28, "4.2"), (26, "4.1"), (22, "4.0"))
+SINCE_4_2 = 28
+
+_RELEASES = ((30, ""), (SINCE_4_2, "4.2"), (26, "4.1"), (22, "4.0"))
 """From this level of metadata.version on it is that release; above the last one known, the level is told instead."""
 
 _REQUEST = struct.Struct(">hhih")
@@ -19,16 +21,24 @@ _MOST = 1 << 20
 _SUPPORTED_FEATURES = 0
 
 
-def server_version(host: str, port: int, encrypted: bool, timeout: float) -> str:
-    """ "Kafka 4.2", or empty when the broker does not answer within `timeout` seconds. Never raises."""
+def metadata_version(host: str, port: int, encrypted: bool, timeout: float) -> int | None:
+    """The highest level that the broker knows, None when it does not answer within `timeout` seconds. Never raises."""
     try:
         with socket.create_connection((host, port), timeout) as plain:
             if not encrypted:
-                return _release(_ask(plain))
+                return _level(_ask(plain))
             with ssl.create_default_context().wrap_socket(plain, server_hostname=host) as secure:
-                return _release(_ask(secure))
+                return _level(_ask(secure))
     except (OSError, ValueError, struct.error, IndexError):
+        return None
+
+
+def release(level: int | None) -> str:
+    """The release with that highest level, "Kafka 4.2"; empty for None."""
+    if level is None:
         return ""
+    name = next((name for least, name in _RELEASES if level >= least), "")
+    return f"Kafka {name}" if name else f"Kafka (metadata.version {level})"
 
 
 def _ask(connection: socket.socket) -> bytes:
@@ -52,12 +62,8 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
     return data
 
 
-def _release(answer: bytes) -> str:
-    level = _features(answer).get("metadata.version")
-    if level is None:
-        return ""
-    release = next((name for least, name in _RELEASES if level >= least), "")
-    return f"Kafka {release}" if release else f"Kafka (metadata.version {level})"
+def _level(answer: bytes) -> int | None:
+    return _features(answer).get("metadata.version")
 
 
 def _features(answer: bytes) -> dict[str, int]:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from confluent_kafka import KafkaException, ShareConsumer
 from confluent_kafka.admin import ResourceType
 
-from messaging.errors import MessagingError, TopologyError, UnsupportedCapability
+from messaging.errors import (
+    AuthenticationFailed,
+    BrokerUnavailable,
+    MessagingError,
+    TopologyError,
+    UnsupportedCapability,
+)
 from messaging.topology import Queue, Source
 
 from .admin import Admin
 from .errors import translate
 from .groups import group_of, lag_of
 from .options import KafkaOptions
+from .server_version import SINCE_4_2
 from .share_member import Membership
 from .share_state import has_begun, share_lag
 
@@ -54,17 +62,29 @@ class ShareGroups:
         self.longest_lock = LOCK
         """Seconds that the broker allows for a lock, when that is less."""
 
-    def probe(self) -> None:
-        """Learns whether to use share groups. Raises UnsupportedCapability when they were asked for in vain.
+    def probe(self, metadata_version: Callable[[], int | None]) -> None:
+        """Learns whether to use share groups. metadata_version: asks a broker without the client library.
 
         The client library shows neither the broker's version nor its finalized features. A setting that groups have
-        since 4.2 tells the version; whether the feature is switched on shows in the first receiver, which fails
-        loudly.
+        since 4.2 tells the version, and the broker's own word to a user who may not see settings; whether the feature
+        is switched on shows in the first receiver, which fails loudly. Raises UnsupportedCapability when they were
+        asked for in vain, BrokerUnavailable, and AuthenticationFailed when nothing tells: a program that takes a queue
+        for a consumer group's, beside others that read it through a share group, would get every message once more.
         """
         if self._mode == "group":
             return
         try:
             self.available = _SINCE_4_2 in self._admin.config(ResourceType.GROUP, "anybroker-probe")
+        except BrokerUnavailable:
+            raise
+        except AuthenticationFailed as error:
+            level = metadata_version()
+            if level is None and self._mode == "auto":
+                raise AuthenticationFailed(
+                    f"cannot tell whether the cluster has share groups: {error}; or connect with queues=share (Kafka "
+                    "4.2 and later) or queues=group, as the other programs do that use these queues"
+                ) from error
+            self.available = level is None or level >= SINCE_4_2
         except MessagingError as error:
             log.warning("cannot tell whether the cluster has share groups, so queues use consumer groups: %s", error)
         self._check_wanted()
@@ -119,7 +139,7 @@ class ShareGroups:
         try:
             used = self._admin.config(ResourceType.GROUP, group).get(RESET) == "earliest"
         except MessagingError as error:
-            log.info("cannot tell whether share group %r is used: %s", group, error)
+            log.warning("cannot tell whether %s is read by share group %r too: %s", source, group, error)
             return
         if used:
             raise TopologyError(

@@ -69,7 +69,7 @@ def _read(admin: Admin, options: KafkaOptions, group: str, topic: str, partition
     starts = admin.offsets(STATE_TOPIC, OffsetSpec.earliest(), count)
     filled = {p: starts[p] for p, end in admin.ends(STATE_TOPIC).items() if p in homes and end > starts[p]}
     progress: dict[int, Progress] = {}
-    for key, value in _records(options, filled):
+    for key, value in _records(options, group, filled):
         partition = wanted.get(key[2:])
         if partition is not None and value is not None:
             before = progress.get(partition, Progress())
@@ -77,12 +77,12 @@ def _read(admin: Admin, options: KafkaOptions, group: str, topic: str, partition
     return progress
 
 
-def _records(options: KafkaOptions, starts: dict[int, int]) -> list[tuple[bytes, bytes | None]]:
+def _records(options: KafkaOptions, group: str, starts: dict[int, int]) -> list[tuple[bytes, bytes | None]]:
     """Keys and values of the state topic's partitions from these offsets on."""
     if not starts:
         return []
     config = options.client(
-        group_id="anybroker-share-state",
+        group_id=group,  # that of who asks: never joined or committed, and a group that the user may use
         session_timeout_ms=1,  # see Admin._outsider
         enable_auto_commit=False,
         enable_partition_eof=True,

@@ -14,7 +14,7 @@ from . import retry_topics
 from .admin import Admin
 from .groups import begin, group_of, queue_group
 from .inspection import normal
-from .parts import LARGEST, check, dead_letter_settings, delayed_settings, retry_settings, with_room
+from .parts import check, dead_letter_settings, delayed_settings, retry_settings, with_room
 from .share_groups import ShareGroups, retry_name, share_group
 from .topic_settings import CLEANUP, PARTITIONS, RETENTION, TopicSettings
 
@@ -93,8 +93,8 @@ class Declarations:
         if there[name] is not None:
             self._check_config(name, {CLEANUP: settings.config[CLEANUP]})
             return
-        if create and (limit := self._admin.config(ResourceType.TOPIC, original).get(LARGEST)) and limit.isdigit():
-            settings = with_room(settings, int(limit))
+        if create:
+            settings = with_room(settings, self._admin.largest(original))
         self._topic(name, settings, there, create)
 
     def _topic(

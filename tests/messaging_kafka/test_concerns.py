@@ -12,7 +12,7 @@ from messaging.concerns import Concern
 from messaging.topology import Queue, Topic
 from messaging_contract.harness import Harness
 from messaging_kafka.concerns import _kept_safe
-from messaging_kafka.server_version import server_version
+from messaging_kafka.server_version import metadata_version, release
 
 from .cluster import Cluster
 
@@ -101,4 +101,5 @@ def test_the_version_is_the_brokers_own_word(kafka: Harness, url: str) -> None:
 
 
 def test_a_version_that_nobody_tells_is_empty() -> None:
-    assert server_version("127.0.0.1", 1, False, 1.0) == ""
+    assert metadata_version("127.0.0.1", 1, False, 1.0) is None
+    assert release(None) == ""
