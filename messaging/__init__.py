@@ -26,6 +26,7 @@ from messaging.errors import (
     SettleFailed,
     TopologyError,
     TransactionAborted,
+    Unavailable,
     Unroutable,
     UnsupportedCapability,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "TopologyError",
     "Transaction",
     "TransactionAborted",
+    "Unavailable",
     "Unroutable",
     "UnsupportedCapability",
     "Wait",

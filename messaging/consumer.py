@@ -50,6 +50,9 @@ class Consumer:
         self._broker = broker
         self._turn = RLock()
         self._left: deque[Delivery] = deque()
+        self._holders: set[int] = set()
+        self._holding = Lock()
+        """Guards `_holders`, and that the receiver is paused in the same order in which they change."""
         self._resumed = Event()
         self._resumed.set()
         self._closed = Event()
@@ -210,17 +213,30 @@ class Consumer:
 
         Raises Closed.
         """
-        self._open("pause")
-        self._resumed.clear()
-        if self._closed.is_set():  # meanwhile: whoever waits must learn it
-            self._resumed.set()
-        self._receiver.pause()
+        self.hold(self)
 
     def resume(self) -> None:
-        """Goes on after `pause`. Idempotent. Raises Closed."""
+        """Goes on after `pause`, unless a `PressureGate` holds it too. Idempotent. Raises Closed."""
+        self.let_go(self)
+
+    def hold(self, holder: object) -> None:
+        """Pauses until every holder has let go. Idempotent for each. Raises Closed."""
+        self._open("pause")
+        with self._holding:
+            self._holders.add(id(holder))
+            self._resumed.clear()
+            if self._closed.is_set():  # meanwhile: whoever waits must learn it
+                self._resumed.set()
+            self._receiver.pause()
+
+    def let_go(self, holder: object) -> None:
+        """Undoes `hold` of this holder. Idempotent. Raises Closed."""
         self._open("resume")
-        self._receiver.resume()
-        self._resumed.set()
+        with self._holding:
+            self._holders.discard(id(holder))
+            if not self._holders:
+                self._receiver.resume()
+                self._resumed.set()
 
     @property
     def paused(self) -> bool:
@@ -266,7 +282,7 @@ class Consumer:
 
     def abandon(self) -> None:
         """In a forked child: nothing of this works here, and a lock may be held by a thread that does not exist."""
-        self._turn = RLock()
+        self._turn, self._holding = RLock(), Lock()
         self._closed, self._resumed = Event(), Event()
         self._closed.set()
         self._resumed.set()

@@ -210,6 +210,9 @@ class Driver(ABC):
     depth_counts_held: ClassVar[bool] = False
     """Whether `depth` counts what is handed out and unsettled; then it does not change when that is given back."""
 
+    in_process: ClassVar[bool] = False
+    """Whether the broker lives in this process, and what it stores ends with it."""
+
     def __init__(self, options: Any) -> None:
         """Keeps the options, an instance of `Options`. Connects nothing: `open` or `assume` comes next, or `close`."""
         self.options = options

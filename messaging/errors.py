@@ -23,10 +23,14 @@ class UnsupportedCapability(MessagingError):
     """This broker cannot do what was asked for. Raised at declaration or call time, before anything is sent."""
 
 
-class BrokerUnavailable(MessagingError):
-    """The broker cannot be reached, or the connection was lost and not regained within the deadline."""
+class Unavailable(MessagingError):
+    """Something that is needed, a broker or a database, does not answer. A `RetryPolicy` gives up no message for it."""
 
     retryable = True
+
+
+class BrokerUnavailable(Unavailable):
+    """The broker cannot be reached, or the connection was lost and not regained within the deadline."""
 
 
 class AuthenticationFailed(MessagingError):

@@ -13,7 +13,7 @@ from typing import Any
 
 from messaging.delivery import Delivery
 from messaging.errors import Closed, ConfigurationError
-from messaging.retry import RetryPolicy
+from messaging.retry import OUTAGE, RetryPolicy
 
 log = logging.getLogger("messaging.worker")
 
@@ -56,6 +56,8 @@ class Handling:
     def __init__(self, handler: Handler, retry: RetryPolicy) -> None:
         self.handler = handler
         self.retry = retry
+        self.outage = OUTAGE
+        """Seconds between two attempts while something else is down, at most."""
         self.stats = Stats()
         self._failed_first: dict[str, float] = {}
         """When a message that is being retried failed first, by id. Its operations are atomic."""
@@ -96,7 +98,7 @@ class Handling:
             log.warning("%r was handled after its consumer closed; it will be delivered again", delivery)
 
     def _failed(self, delivery: Delivery, error: BaseException) -> None:
-        delay = self.retry.delay_after(delivery.attempt, error)
+        delay = self.retry.delay_after(delivery.attempt, error, self.outage)
         reason = describe(error)
         first = self._first_failure(delivery)
         try:

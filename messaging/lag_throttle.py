@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from threading import TIMEOUT_MAX
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -91,7 +92,7 @@ class LagThrottle:
         watch = self._watch
         if not (watch.above or watch.closed):
             return
-        limit = self._timeout if timeout is None else timeout
+        limit = min(self._timeout if timeout is None else timeout, TIMEOUT_MAX)
         with self._waits.during("lag", str(self._source)), watch.changed:
             watch.changed.wait_for(lambda: not watch.above or watch.closed or self._hopeless(), max(limit, 0.0))
             self._check(limit)

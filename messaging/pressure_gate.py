@@ -47,9 +47,9 @@ class PressureGate:
     `period` (seconds) in a thread of the gate's own, which `close` joins, so it must return soon. When it raises, or
     gives no number, that is logged and counts as pressure: the consumer stays paused until it is known again.
 
-    Leases, heartbeats and group membership go on, and what was received may be settled: see `Consumer.pause`. A
-    consumer that the program has paused itself is not resumed. on_wait: told when it pauses and resumes (reason
-    "pressure").
+    Leases, heartbeats and group membership go on, and what was received may be settled: see `Consumer.pause`. The
+    gate's pause and the program's own are two: the consumer goes on when neither holds it. on_wait: told when it pauses
+    and resumes (reason "pressure").
 
     Raises ConfigurationError for wrong marks. `close` resumes what the gate has paused, and belongs before the
     consumer's own.
@@ -104,11 +104,11 @@ class PressureGate:
 
     def _turn(self, above: bool) -> None:
         """In the watch's thread, and in `close` after that has ended."""
-        if above and not self._consumer.paused:
-            self._consumer.pause()
+        if above and not self._paused:
+            self._consumer.hold(self)
             self._paused = True
             self._waits.begin("pressure", str(self._consumer.source))
         elif not above and self._paused:
-            self._consumer.resume()
+            self._consumer.let_go(self)
             self._paused = False
             self._waits.end("pressure")

@@ -7,10 +7,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from messaging.errors import ConfigurationError, DecodeError
+from messaging.errors import ConfigurationError, DecodeError, Unavailable
 
 _LONGEST = 1e9
 """Seconds: 30 years. A clock plus a delay stays a number that every broker and timer takes."""
+
+OUTAGE = 30.0
+"""Seconds between two attempts during an outage, at most."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class RetryPolicy:
     delays: seconds before each retry; the last one is used for all further ones. With a `factor` each delay after
     the given ones is that many times the one before, up to `cap` seconds; `jitter` is the part added to a delay
     that is left to chance (0.1: up to 10 % longer, never earlier). never: error types that are dead-lettered at once.
+    always: error types that say that something else is down, which is no fault of the message: it is tried again also
+    beyond `attempts`, then after 1, 2, 4 ... up to 30 seconds, until the outage ends.
 
     keep_order: demands that no later message of a key is handled before the failed one succeeded or was dead-lettered.
     Sources declared with `ordered=True` keep that in any case; a `Worker` refuses such a policy on every other.
@@ -31,6 +36,7 @@ class RetryPolicy:
     cap: float = 3600.0
     jitter: float = 0.0
     never: tuple[type[BaseException], ...] = (DecodeError,)
+    always: tuple[type[BaseException], ...] = (Unavailable,)
     keep_order: bool = False
 
     def __post_init__(self) -> None:
@@ -44,8 +50,9 @@ class RetryPolicy:
             )
         if not (1 <= self.factor < math.inf and 0 <= self.jitter < math.inf and self.cap > 0):
             raise ConfigurationError("RetryPolicy: factor must be at least 1, jitter from 0 on, cap above 0")
-        if not isinstance(self.never, tuple) or not all(map(_is_error_type, self.never)):
-            raise ConfigurationError(f"RetryPolicy: never must be a tuple of exception types, not {self.never!r}")
+        for name, types in (("never", self.never), ("always", self.always)):
+            if not isinstance(types, tuple) or not all(map(_is_error_type, types)):
+                raise ConfigurationError(f"RetryPolicy: {name} must be a tuple of exception types, not {types!r}")
         if not isinstance(self.keep_order, bool):
             raise ConfigurationError(f"RetryPolicy: keep_order must be True or False, not {self.keep_order!r}")
 
@@ -64,7 +71,7 @@ class RetryPolicy:
 
     @property
     def longest(self) -> float:
-        """Seconds: no delay of this policy is longer."""
+        """Seconds: no delay before one of the `attempts` is longer."""
         last = self.attempts - 1
         if last < 1:
             return 0.0
@@ -84,11 +91,18 @@ class RetryPolicy:
                 break
         return min(total, _LONGEST)
 
-    def delay_after(self, attempt: int, error: BaseException) -> float | None:
-        """Seconds until the message that failed in `attempt` (1-based) is tried again; None: dead-letter it."""
-        if attempt >= self.attempts or isinstance(error, self.never):
+    def delay_after(self, attempt: int, error: BaseException, outage: float = OUTAGE) -> float | None:
+        """Seconds until the message that failed in `attempt` (1-based) is tried again; None: dead-letter it.
+
+        outage: seconds, the most before an attempt beyond the policy's.
+        """
+        if isinstance(error, self.never):
             return None
-        return float(min(self._base(attempt) * (1 + self.jitter * random.random()), _LONGEST))
+        if attempt < self.attempts:
+            return float(min(self._base(attempt) * (1 + self.jitter * random.random()), _LONGEST))
+        if isinstance(error, self.always):
+            return min(2.0 ** min(attempt - self.attempts, 10), outage)
+        return None
 
     def _base(self, attempt: int) -> float:
         """Without jitter."""
@@ -110,5 +124,5 @@ def _is_error_type(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, BaseException)
 
 
-NO_RETRY = RetryPolicy(attempts=1)
+NO_RETRY = RetryPolicy(attempts=1, always=())
 """Dead-letter at the first failure."""

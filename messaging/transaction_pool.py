@@ -30,7 +30,8 @@ class TransactionPool(ThreadPool):
 
     def __init__(self, consumer: Consumer, handling: Handling, name: str) -> None:
         super().__init__(consumer, handling, 1, name)
-        self._given_up: dict[str, tuple[str, BaseException]] = {}
+        self._given_up: dict[str, tuple[int, str, BaseException]] = {}
+        """By id: in which attempt, and why."""
 
     def _handle_here(self) -> None:
         while not self._stopping:
@@ -73,9 +74,11 @@ class TransactionPool(ThreadPool):
     def _handle_in(self, delivery: Delivery, transaction: Transaction) -> float | None:
         """None: done with, as far as this transaction is. Else the seconds until it is to be tried again."""
         if delivery.id in self._given_up:
-            reason, error = self._given_up[delivery.id]
-            delivery.reject(reason, error=error)
-            return None
+            attempt, reason, error = self._given_up[delivery.id]
+            if delivery.attempt > attempt:
+                delivery.reject(reason, error=error)
+                return None
+            del self._given_up[delivery.id]  # it went without us, and this is a new one, as after a redrive
         handler: Callable[..., Any] = self._handling.handler
         try:
             result = handler(delivery, transaction)
@@ -87,10 +90,10 @@ class TransactionPool(ThreadPool):
         return None
 
     def _failed(self, delivery: Delivery, error: Exception) -> float:
-        delay = self._handling.retry.delay_after(delivery.attempt, error)
+        delay = self._handling.retry.delay_after(delivery.attempt, error, self._handling.outage)
         if delay is None:
             log.error("%r: given up after attempt %d: %s", delivery, delivery.attempt, describe(error))
-            self._given_up[delivery.id] = describe(error), error
+            self._given_up[delivery.id] = delivery.attempt, describe(error), error
             self._handling.stats.count(failed=1)
             return 0.0
         log.info("%r: failed, again in %.3g s: %s", delivery, delay, describe(error))

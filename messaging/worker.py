@@ -12,11 +12,11 @@ from typing import Any, Self, TypeVar
 from messaging.async_pool import AsyncPool
 from messaging.broker import Broker
 from messaging.consumer import Consumer, close_together
-from messaging.errors import Closed, ConfigurationError
+from messaging.errors import Closed, ConfigurationError, UnsupportedCapability
 from messaging.handling import Handler, Handling, Stats, is_async
 from messaging.pool import ThreadPool
 from messaging.pressure_gate import Pressure, PressureGate
-from messaging.retry import RetryPolicy
+from messaging.retry import OUTAGE, RetryPolicy
 from messaging.stop_request import StopRequest, stop_signals
 from messaging.topology import Destination
 from messaging.transaction_pool import TransactionPool, check_handler
@@ -133,6 +133,7 @@ class Worker:
                 self._consumers.append(consumer)
                 retry = entry.handling.retry  # an ordered message keeps its lease, or what stands for it, through all
                 consumer.check_delay(retry.total if consumer.source.ordered else retry.longest)
+                entry.handling.outage = _longest_in_an_outage(consumer, retry)
                 self._pools.append(_pool(consumer, entry, f"worker-{number}"))
                 if entry.pressure is not None:
                     self._gates.append(entry.pressure.gate(consumer))
@@ -250,6 +251,15 @@ class Worker:
             self._hurry = True  # raising here would cut off whatever step of the end the main thread is at
         self._interrupted = self._interrupted or number == signal.SIGINT
         self._stop.set()
+
+
+def _longest_in_an_outage(consumer: Consumer, retry: RetryPolicy) -> float:
+    """Seconds that a message is held back while something is down, at most."""
+    try:
+        consumer.check_delay(OUTAGE)
+    except UnsupportedCapability:
+        return retry.longest  # which it has said it can
+    return OUTAGE
 
 
 def _pool(consumer: Consumer, entry: Registration, name: str) -> ThreadPool | AsyncPool:

@@ -252,6 +252,7 @@ class MemoryDriver(Driver):
     name: ClassVar[str] = "memory"
     Options: ClassVar[type[Any]] = MemoryOptions
     capabilities = CAPABILITIES
+    in_process: ClassVar[bool] = True
 
     def __init__(self, options: MemoryOptions) -> None:
         super().__init__(options)

@@ -75,6 +75,11 @@ def relay(
     with opened(database, schema, prefix) as (engine, tables), connected(settings, broker) as there:
         from messaging_sql import Relay
 
+        if there.driver.in_process:
+            raise ConfigurationError(
+                f"the {there.name} broker ends with this command, and so would all that it publishes: name the broker "
+                "with --broker, MESSAGING_URL or a profile in messaging.toml; nothing was taken out of the outbox"
+            )
         there.broker.declare(topology)
         running = Relay(
             engine,

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, delete
 
 from messaging.delivery import Delivery
 from messaging.errors import ConfigurationError, InvalidMessage
+from messaging.handling import discard, is_async
 from messaging_sql.database import explained, insert_new, now, transaction
 from messaging_sql.tables import Tables, default_tables
 
@@ -89,18 +90,22 @@ class Inbox:
             def pay(connection, delivery): ...
 
         The function runs in a transaction of its own, and not at all for a message that was handled before. When it
-        raises, nothing of it is kept and the worker tries again. Raises ConfigurationError for `async def`.
+        raises, nothing of it is kept and the worker tries again. Raises ConfigurationError for `async def`, and for a
+        function with a `yield`.
         """
 
         def wrap(function: Callable[[Connection, Delivery], Any]) -> Callable[[Delivery], None]:
-            if inspect.iscoroutinefunction(function):
+            if is_async(function):
                 raise ConfigurationError(f"{function!r} is async, and the inbox's transaction is not: use a plain def")
 
             @functools.wraps(function)
             def handle(delivery: Delivery) -> None:
                 with transaction(engine, self._tables) as connection:
                     if self.first_time(connection, delivery):
-                        function(connection, delivery)
+                        result = function(connection, delivery)
+                        if inspect.isawaitable(result):  # nothing was handled: it must not be remembered
+                            discard(result)
+                            raise TypeError("the handler returned an awaitable: the inbox's is a plain function")
 
             # `wraps` would let a worker see the two parameters of the function.
             del handle.__wrapped__

@@ -15,6 +15,7 @@ from messaging.broker import Broker
 from messaging.errors import (
     AuthenticationFailed,
     BatchPublishFailed,
+    BrokerUnavailable,
     Closed,
     InvalidMessage,
     MessagingError,
@@ -25,12 +26,16 @@ from messaging.message import Message
 from messaging.producer import Producer
 from messaging_sql.rows import message_of
 
+_OF_THE_TOPIC = (AuthenticationFailed, TopologyError, UnsupportedCapability)
+"""What no other row would fare better with."""
+
 
 @dataclass
 class Outcome:
     """confirmed: positions of rows that the broker has stored. failed: of those it refused, with the error.
 
-    held: topics that cannot be published to, with the error. broker: the broker is not there; the rest was not tried.
+    held: topics that cannot be published to, with the error: they are not declared, or nothing is confirmed there (a
+    full queue, no leader) or allowed. broker: the broker is not there; the rest was not tried.
     """
 
     confirmed: list[int] = field(default_factory=list)
@@ -88,9 +93,9 @@ class Publishing:
         for row, failure in zip(good, self._send(topic, messages), strict=True):
             if failure is None:
                 outcome.confirmed.append(row.position)
-            elif failure.retryable or isinstance(failure, AuthenticationFailed | Closed):
+            elif isinstance(failure, BrokerUnavailable | Closed):
                 outcome.broker = failure
-            elif isinstance(failure, TopologyError | UnsupportedCapability):
+            elif failure.retryable or isinstance(failure, _OF_THE_TOPIC):
                 outcome.held[topic] = failure
             else:
                 outcome.failed[row.position] = failure

@@ -88,6 +88,8 @@ class Relay:
         )
         self._held: dict[str, float] = {}
         """Topics that could not be published to, and when (monotonic) they are tried again."""
+        self._held_before: dict[str, int] = {}
+        """How often in a row that was so."""
         self._unsettled: Outcome | None = None
         """What the broker has and the database does not know yet, since it was not there: told before anything else."""
         self._asked = StopRequest()
@@ -205,9 +207,7 @@ class Relay:
             self._publish(lanes, rows, claimed, outcome)
         finally:
             self._settle(outcome)
-        for topic, error in outcome.held.items():
-            log.error("outbox relay: nothing can be published to %r for now: %s", topic, error)
-            self._held[topic] = time.monotonic() + max(self._retry_delay, self._poll)
+        self._hold(rows, outcome)
         if outcome.broker is not None:
             raise outcome.broker
         return bool(outcome.confirmed or outcome.failed)
@@ -248,6 +248,19 @@ class Relay:
             log.error("outbox relay: row %d could not be published: %s", position, text)
         if parked:
             log.error("outbox relay: %d rows parked; look at them with: messaging outbox parked", parked)
+
+    def _hold(self, rows: Sequence[Any], outcome: Outcome) -> None:
+        """Leaves the topics alone that cannot be published to, for longer each time."""
+        if self._held_before:
+            confirmed = set(outcome.confirmed)
+            for topic in {row.aggregatetype for row in rows if row.position in confirmed}:
+                self._held_before.pop(topic, None)
+        for topic, error in outcome.held.items():
+            times = self._held_before[topic] = self._held_before.get(topic, 0) + 1
+            delay = min(max(self._retry_delay, self._poll) * 2 ** min(times - 1, 20), _LONGEST)
+            self._held[topic] = time.monotonic() + delay
+            self.stats.broker_errors += error.retryable
+            log.error("outbox relay: nothing can be published to %r, again in %.1f s: %s", topic, delay, error)
 
     def _database(self) -> AbstractContextManager[Connection]:
         return transaction(self._engine, self._tables)

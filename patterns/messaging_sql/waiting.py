@@ -126,7 +126,7 @@ class Waiting:
                 failed.c.lane == outbox.c.lane,
                 failed.c.attempts > 0,
                 failed.c.parked_at.is_(None),
-                failed.c.retry_at > now(),
+                failed.c.retry_at.between(now(), now() + _LONGEST_DELAY),  # beyond that, the clock was set back
                 failed.c.aggregatetype == outbox.c.aggregatetype,
                 or_(failed.c.aggregateid == outbox.c.aggregateid, failed.c.position == outbox.c.position),
             )

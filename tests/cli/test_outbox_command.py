@@ -9,8 +9,12 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from sqlalchemy import create_engine, update
 
+import messaging
+from messaging import Queue
+from messaging_contract.harness import Harness
 from messaging_sql import Outbox
 from messaging_sql.database import now
 from messaging_sql.tables import default_tables
@@ -59,12 +63,27 @@ def test_a_database_that_is_down(run: Run) -> None:
     assert (status, output.count("\n"), output.startswith("messaging: the database")) == (1, 1, True)
 
 
-def test_the_relay_runs_until_sigterm(run: Run, tmp_path: Path, eventually: Callable[..., None]) -> None:
+def test_a_broker_that_ends_with_the_command_gets_nothing(run: Run, tmp_path: Path) -> None:
     run("tables", "create", "--database", DATABASE)
     (tmp_path / "messaging.toml").write_text("[topology.queues.orders]\n")
     engine = create_engine(DATABASE)
     with engine.begin() as connection:
-        Outbox().add_many(connection, "orders", list(range(10)))
+        Outbox().add(connection, "orders", 1)
+    for where in ((), ("--broker", "memory://")):
+        status, output = run("outbox", "relay", "--database", DATABASE, *where)
+        assert (status, "name the broker with --broker" in output) == (2, True)
+    with engine.connect() as connection:
+        assert Outbox().backlog(connection).waiting == 1
+    engine.dispose()
+
+
+def test_the_relay_runs_until_sigterm(run: Run, tmp_path: Path, sqs: Harness, eventually: Callable[..., None]) -> None:
+    own = f"orders-{uuid.uuid4().hex[:12]}"
+    run("tables", "create", "--database", DATABASE)
+    (tmp_path / "messaging.toml").write_text(f"[topology.queues.{own}]\n")
+    engine = create_engine(DATABASE)
+    with engine.begin() as connection:
+        Outbox().add_many(connection, own, list(range(10)))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MESSAGING_")}
     command = [
         sys.executable,
@@ -75,7 +94,7 @@ def test_the_relay_runs_until_sigterm(run: Run, tmp_path: Path, eventually: Call
         "--database",
         DATABASE,
         "--broker",
-        "memory://",
+        str(sqs.url),
     ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
 
@@ -88,6 +107,9 @@ def test_the_relay_runs_until_sigterm(run: Run, tmp_path: Path, eventually: Call
         errors = process.communicate(timeout=20)[1]
     assert (process.returncode, errors.splitlines()) == (
         0,
-        ["publishing to memory", "10 published, 0 attempts failed, 0 rows parked"],
+        ["publishing to sqs", "10 published, 0 attempts failed, 0 rows parked"],
     )
+    with messaging.connect(str(sqs.url), topology=Queue(own), create=False) as broker:
+        assert broker.depth(Queue(own)) == 10
+        broker.delete(Queue(own))
     engine.dispose()

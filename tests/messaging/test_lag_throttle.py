@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -42,6 +43,18 @@ def trouble(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
 
     monkeypatch.setattr(broker, "depth", depth)
     return errors
+
+
+def test_a_timeout_that_no_clock_holds(broker: Broker, eventually: Eventually) -> None:
+    with throttle_on(broker, timeout=math.inf) as throttle, broker.subscribe("jobs") as consumer:
+        broker.publish_many("jobs", [1, 2, 3])
+        eventually(lambda: throttle.lag == 3)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = [pool.submit(throttle.publish, "jobs", 4), pool.submit(throttle.wait, 1e300)]
+            eventually(lambda: throttle.waits.get("lag") == 1)
+            consumer.ack(consumer.receive(3))
+            for each in waiting:
+                each.result(10)
 
 
 def test_it_holds_between_the_marks_only_on_the_way_down(
@@ -129,7 +142,7 @@ def test_a_timeout_must_be_positive(broker: Broker, timeout: float) -> None:
         throttle_on(broker, timeout=timeout)
 
 
-def test_a_gate_keeps_its_hands_off_a_consumer_that_the_program_paused(broker: Broker, eventually: Eventually) -> None:
+def test_a_gate_leaves_a_consumer_paused_that_the_program_has_paused(broker: Broker, eventually: Eventually) -> None:
     asked: list[float] = []
 
     def pressure() -> float:
@@ -142,7 +155,7 @@ def test_a_gate_keeps_its_hands_off_a_consumer_that_the_program_paused(broker: B
             eventually(lambda: len(asked) > 10)
             assert not gate.paused
         assert consumer.paused
-        assert gate.waits == {}
+        assert gate.waits == {"pressure": 1}
 
 
 def test_a_pressure_that_raises_pauses_until_it_is_known_again(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from messaging import Broker, Queue, Topic, Worker
-from messaging.errors import ConfigurationError, DecodeError
+from messaging.errors import BrokerUnavailable, ConfigurationError, DecodeError
 from messaging.retry import NO_RETRY, RetryPolicy
 
 ERROR = ValueError("no")
@@ -80,6 +80,16 @@ def test_gives_up_after_the_last_attempt_and_on_permanent_errors() -> None:
     assert NO_RETRY.delay_after(1, ERROR) is None
 
 
+def test_an_outage_is_waited_for_however_long_it_lasts() -> None:
+    policy, down = RetryPolicy(attempts=3, delays=(0.5,)), BrokerUnavailable("x")
+    assert [policy.delay_after(n, down) for n in (1, 2, 3, 4, 5, 8, 10**6)] == [0.5, 0.5, 1.0, 2.0, 4.0, 30.0, 30.0]
+    assert policy.delay_after(9, down, outage=5.0) == 5.0
+    assert RetryPolicy(always=(OSError,)).delay_after(9, OSError()) == 16.0
+    assert RetryPolicy(always=()).delay_after(9, down) is None
+    assert RetryPolicy(never=(BrokerUnavailable,)).delay_after(1, down) is None
+    assert NO_RETRY.delay_after(1, down) is None
+
+
 def test_jitter_never_shortens() -> None:
     policy = RetryPolicy.exponential(attempts=5, first=10.0, jitter=0.1)
     assert all(10.0 <= (policy.delay_after(1, ERROR) or 0) <= 11.0 for _ in range(100))
@@ -112,6 +122,7 @@ def test_jitter_never_shortens() -> None:
         {"never": [ValueError]},
         {"never": "ValueError"},
         {"never": ("ValueError",)},
+        {"always": [ValueError]},
     ],
 )
 def test_refuses(wrong: dict[str, object]) -> None:

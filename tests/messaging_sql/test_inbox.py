@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from sqlalchemy import Column, Connection, Engine, Integer, String, Table, func, insert, select, update
+from sqlalchemy import Column, Connection, Engine, Integer, String, Table, create_engine, func, insert, select, update
 
 import messaging
 from messaging import ConfigurationError, Delivery, InvalidMessage, Message, Queue, RetryPolicy, Worker
 from messaging.delivery import PlainDelivery
 from messaging.topology import Source
-from messaging_sql import Inbox, Tables
+from messaging_sql import Inbox, Tables, create_tables
 
 
 @pytest.fixture
@@ -208,3 +209,46 @@ def test_an_async_handler_is_refused(engine: Engine) -> None:
 
     with pytest.raises(ConfigurationError, match="is async"):
         Inbox("payment").handler(engine)(pay)
+
+    def several(connection: Connection, delivery: Delivery) -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(ConfigurationError, match="contains a yield"):
+        Inbox("payment").handler(engine)(several)
+
+
+def test_what_an_awaitable_would_have_done_is_not_remembered(engine: Engine, tables: Tables) -> None:
+    async def pay() -> None: ...
+
+    inbox = Inbox("payment", tables=tables)
+    handle = inbox.handler(engine)(lambda _connection, _delivery: pay())
+    with pytest.raises(TypeError, match="awaitable"):
+        handle(delivered("1"))
+    with engine.begin() as connection:
+        assert inbox.first_time(connection, "1")
+
+
+def test_no_message_is_given_up_because_the_database_is_down(tmp_path: Path, eventually: Callable[..., None]) -> None:
+    there, away = tmp_path / "there", tmp_path / "away"
+    there.mkdir()
+    engine = create_engine(f"sqlite:///{there}/shop.db")
+    create_tables(engine)
+    engine.dispose()
+    there.rename(away)
+    done: list[int] = []
+    with messaging.connect("memory://", topology=[Queue("orders", dead_letter=False)]) as broker:
+        worker = Worker(broker)
+
+        @worker.on("orders", retry=RetryPolicy(attempts=2, delays=(0.01,)))
+        @Inbox("payment").handler(engine)
+        def pay(connection: Connection, delivery: Delivery) -> None:
+            done.append(delivery.value)
+
+        with worker:
+            broker.publish_many("orders", list(range(5)))
+            stats = worker.registrations[0].handling.stats
+            eventually(lambda: stats.failed >= 15)  # three attempts each
+            away.rename(there)
+            eventually(lambda: sorted(done) == list(range(5)))
+        assert stats.dead_lettered == 0
+    engine.dispose()

@@ -5,16 +5,28 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from sqlalchemy import Engine, create_engine, delete, text, update
 
 import messaging
-from messaging import Broker, Closed, ConfigurationError, Message, Queue
+from messaging import (
+    AuthenticationFailed,
+    Broker,
+    Closed,
+    ConfigurationError,
+    Message,
+    MessagingError,
+    PublishTimeout,
+    Queue,
+)
 from messaging_contract.faults import TcpProxy
 from messaging_contract.harness import Harness
+from messaging_memory.sender import MemorySender
 from messaging_sql import DatabaseUnavailable, Outbox, Relay, Tables, TablesMissing, create_tables
+from messaging_sql.database import now
 
 
 @pytest.fixture
@@ -112,6 +124,47 @@ def test_without_parking_a_key_waits_until_it_is_mended(
     with broker.subscribe("orders") as consumer:
         bodies = [delivery.body for delivery in _all(consumer)]
     assert [body for body in bodies if body != b"3"] == [b"1", b"2"]
+
+
+def test_a_clock_that_was_set_back_holds_no_row_up(
+    engine: Engine, tables: Tables, outbox: Outbox, broker: Broker, eventually: Callable[..., None]
+) -> None:
+    add(engine, outbox, "jobs", 1)
+    with engine.begin() as connection:
+        connection.execute(update(tables.outbox).values(attempts=1, retry_at=now() + 3600))
+    with Relay(engine, broker, tables=tables, poll=0.05) as relay:
+        eventually(lambda: relay.stats.published == 1)
+
+
+@pytest.mark.parametrize("error", [AuthenticationFailed, PublishTimeout])
+def test_a_topic_that_takes_nothing_is_left_alone_for_longer_each_time(
+    engine: Engine,
+    tables: Tables,
+    outbox: Outbox,
+    broker: Broker,
+    eventually: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[MessagingError],
+) -> None:
+    send = MemorySender.send
+
+    def refuse(self: MemorySender, messages: Any, outgoing: Any, done: Any) -> None:
+        if outgoing.destination.name == "jobs":
+            for index in range(len(messages)):
+                done(index, error("publish to 'jobs': no"))
+        else:
+            send(self, messages, outgoing, done)
+
+    monkeypatch.setattr(MemorySender, "send", refuse)
+    add(engine, outbox, "jobs", *range(20))
+    add(engine, outbox, "orders", *(Message(b"1", key=f"k{n}") for n in range(20)))
+    with Relay(engine, broker, tables=tables, poll=0.05, retry_delay=0.05, batch=10) as relay:
+        eventually(lambda: relay.stats.published == 20)
+        eventually(lambda: "'jobs', again in 0.2 s" in caplog.text)
+        monkeypatch.undo()
+        eventually(lambda: relay.stats.published == 40)
+    assert relay.stats.failed == 0, "the rows were never the cause"
 
 
 def _all(consumer: messaging.Consumer) -> Iterator[messaging.Delivery]:

@@ -19,9 +19,12 @@ AT_ONCE = RetryPolicy(attempts=4, delays=(0.0,))
 class Failing:
     """A handler that notes its calls and fails as told. `_lock` guards the notes."""
 
-    def __init__(self, ledger: Ledger, fails: Callable[[Delivery], bool]) -> None:
+    def __init__(
+        self, ledger: Ledger, fails: Callable[[Delivery], bool], error: type[Exception] = RuntimeError
+    ) -> None:
         self._ledger = ledger
         self._fails = fails
+        self._error = error
         self._lock = Lock()
         self.attempts: dict[str, list[int]] = {}
         self.times: dict[str, list[float]] = {}
@@ -32,7 +35,7 @@ class Failing:
             self.attempts.setdefault(delivery.id, []).append(delivery.attempt)
             self.times.setdefault(delivery.id, []).append(time.monotonic())
             if self._fails(delivery):
-                raise RuntimeError("told to fail")
+                raise self._error("told to fail")
             self.done[delivery.id] += 1
             self._ledger.receive([delivery])
 

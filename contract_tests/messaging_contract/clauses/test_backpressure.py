@@ -246,6 +246,29 @@ def test_gate(bench: Bench) -> None:
 
 
 @clause(
+    "backpressure.two-pauses",
+    "A consumer that both its program and a gate have paused goes on when the last of them lets it.",
+)
+def test_two_pauses(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    consumer, pressure = bench.consume(source), [10.0]
+    with PressureGate(consumer, lambda: pressure[0], high=10, low=2, period=0.02) as gate:
+        bench.eventually(lambda: gate.paused, "the gate to pause")
+        consumer.pause()
+        ledger.publish(bench.broker, source.destination, ledger.messages(2))
+        pressure[0] = 0.0
+        bench.eventually(lambda: not gate.paused, "the gate to let go")
+        bench.quiet(consumer, ledger)
+        pressure[0] = 10.0
+        bench.eventually(lambda: gate.paused, "the gate to pause what is paused")
+        consumer.resume()
+        bench.quiet(consumer, ledger)
+        pressure[0] = 0.0
+        bench.take(consumer, ledger, ack=True)
+    ledger.check()
+
+
+@clause(
     "backpressure.bad-input",
     "Marks that are the wrong way round, negative or no numbers, a callback that is none, and a subscription that is "
     "not declared are refused before anything is watched.",

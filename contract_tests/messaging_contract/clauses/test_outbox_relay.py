@@ -118,6 +118,32 @@ def test_failed_row(bench: Bench) -> None:
 
 
 @clause(
+    "outbox.other-topics-go-on",
+    "A destination that confirms nothing holds up its own rows and no others; they are published when it does.",
+    on=QUEUE,
+    controls="database",
+)
+def test_other_topics_go_on(bench: Bench) -> None:
+    first, second = sorted((bench.queue(), bench.queue()), key=lambda queue: queue.name)
+    scene = bench.scene()
+    for queue in (first, second):
+        scene.add(queue, ("a", 1), ("b", 1))
+    for refused in (first, second):  # in whatever order a relay takes them
+        broker = scene.refusing(refused)
+        with scene.relay(broker, retry_delay=0.05) as relay:
+            bench.eventually(lambda: relay.stats.published >= 2, "the rows of the other destination")
+            scene.rounds_pass(relay)
+            assert scene.waiting() == 2
+            broker.mend()
+            scene.published()
+        assert relay.stats.failed == 0, "the rows were not the cause"
+        scene.add(first, ("a", 2), ("b", 2))
+        scene.add(second, ("a", 2), ("b", 2))
+    with scene.relay():
+        scene.published()
+
+
+@clause(
     "outbox.stop-in-a-batch",
     "A relay that is stopped in a batch ends after what it is publishing: that is taken out, the rest is left for "
     "others, at once and in order.",

@@ -9,7 +9,7 @@ from threading import Condition, Event, Lock
 
 import pytest
 
-from messaging import ConfigurationError, Delivery, RetryPolicy, UnsupportedCapability, Worker
+from messaging import ConfigurationError, Delivery, RetryPolicy, Unavailable, UnsupportedCapability, Worker
 from messaging.dead_letter import ATTEMPTS, ERROR, FIRST_TIME, REASON, TIME
 from messaging_contract.bench import Bench
 from messaging_contract.clause import QUEUE, clause
@@ -57,6 +57,25 @@ def test_exhausted(bench: Bench) -> None:
     dead.ack()
     bench.quiet(bench.consume(source), ledger)
     bench.eventually(lambda: bench.depth(source) == 0, "a depth of 0")
+
+
+@clause(
+    "retry.outage",
+    "What fails because something else is down is handled again beyond the policy's attempts, until it succeeds.",
+    anchors=[79],
+    needs="nack_delay",
+)
+def test_outage(bench: Bench) -> None:
+    source, ledger = bench.source(), bench.ledger()
+    handler = Failing(ledger, lambda delivery: delivery.attempt < 4, Unavailable)
+    message = ledger.message()
+    with worker_for(bench, source, handler, retry=RetryPolicy(attempts=2, delays=(0.0,))):
+        ledger.publish_one(bench.broker, source.destination, message)
+        bench.eventually(lambda: bool(handler.done), "the handler to succeed after the outage")
+    assert handler.attempts == {message.id: [1, 2, 3, 4]}
+    if bench.able.dead_letter:
+        assert bench.dead_letter_depth(source) == 0
+    ledger.check()
 
 
 @clause(

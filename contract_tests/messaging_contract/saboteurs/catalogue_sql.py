@@ -48,6 +48,7 @@ SQL_SABOTEURS = (
     _relay(relaying.NeverTakesOver, "outbox.crashed-relay"),
     _relay(relaying.LetsLaterRowsPass, "outbox.failed-row"),
     _relay(relaying.DropsWhatFails, "outbox.failed-row"),
+    _relay(relaying.StopsForOneTopic, "outbox.other-topics-go-on"),
     _relay(relaying.ForgetsOnStop, "outbox.stop-in-a-batch"),
     _relay(relaying.KeepsLanesOnStop, "outbox.stop-in-a-batch"),
     _relay(relaying.GoesOnThroughStop, "outbox.stop-in-a-batch"),

@@ -80,6 +80,21 @@ class ForgetsThatItIsClosed(Broker):
         return consumer
 
 
+class _OnePause(Consumer):
+    def let_go(self, holder: object) -> None:
+        self._holders.clear()
+        super().let_go(holder)
+
+
+class LetsGoForAll(Broker):
+    """Goes on as soon as one of those who paused a consumer lets it."""
+
+    def subscribe(self, *arguments: Any, **options: Any) -> Consumer:
+        consumer = super().subscribe(*arguments, **options)
+        consumer.__class__ = _OnePause
+        return consumer
+
+
 class _KnowsIds(DeadLetterQueue):
     _ids: frozenset[str] = frozenset()
 

@@ -110,6 +110,15 @@ class TakesOutFirst(_Sabotaged):
             return rows
 
 
+class StopsForOneTopic(_Sabotaged):
+    """Takes one destination that confirms nothing for a broker that is down."""
+
+    class publishing(Publishing):
+        def _publish_part(self, topic: str, rows: list[Any], outcome: Outcome) -> None:
+            super()._publish_part(topic, rows, outcome)
+            outcome.broker = outcome.held.pop(topic, outcome.broker)
+
+
 class GivesNewIds(_Sabotaged):
     """Publishes under a new id, each time."""
 

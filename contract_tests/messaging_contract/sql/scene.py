@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from sqlalchemy import Column, Engine, Table, select
 
-from messaging import Broker, Consumer, Message
+from messaging import Broker, Consumer, Message, PublishTimeout
 from messaging.topology import Destination
 from messaging_contract.sql.accounts import Balances, account_types
 from messaging_contract.sql.database import Database
@@ -42,7 +42,7 @@ class Scene:
             table.create(self.engine)
             return table
 
-    def relay(self, broker: Broker | Gate | None = None, **options: Any) -> Relay:
+    def relay(self, broker: Broker | Gate | Refusing | None = None, **options: Any) -> Relay:
         """A relay, not started. It polls: whether it is told too depends on the database."""
         chosen = {"poll": 0.05, "listen": False, **options}
         return self._kinds.relay(self.engine, cast(Broker, broker or self.bench.broker), tables=self.tables, **chosen)
@@ -50,6 +50,10 @@ class Scene:
     def gate(self) -> Gate:
         """For a relay, instead of the broker."""
         return Gate(self.bench.broker, self.bench.patience)
+
+    def refusing(self, destination: Destination) -> Refusing:
+        """For a relay, instead of the broker."""
+        return Refusing(self.bench.broker, destination.name)
 
     def add(self, destination: Destination, *pairs: tuple[str, int]) -> list[str]:
         """A message a (key, number), in a transaction of its own. Returns their ids."""
@@ -147,6 +151,36 @@ class Gate:
 
     def __exit__(self, *_: object) -> None:
         self.open()
+
+
+class Refusing:
+    """Stands for a broker of which one destination confirms nothing until it is mended, as when it is full."""
+
+    def __init__(self, broker: Broker, name: str) -> None:
+        self._broker = broker
+        self.name: str | None = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._broker, name)
+
+    def producer(self, **options: Any) -> Any:
+        return _RefusingProducer(self._broker.producer(**options), self)
+
+    def mend(self) -> None:
+        self.name = None
+
+
+class _RefusingProducer:
+    def __init__(self, producer: Any, broker: Refusing) -> None:
+        self._producer, self._broker = producer, broker
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    def publish_many(self, destination: str, messages: Sequence[Message]) -> Any:
+        if destination == self._broker.name:
+            raise PublishTimeout(f"publish to {destination!r}: not confirmed in time")
+        return self._producer.publish_many(destination, messages)
 
 
 class _GatedProducer:
