@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from sqlalchemy import create_engine, update
 
 import messaging
